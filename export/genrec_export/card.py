@@ -1,0 +1,44 @@
+"""The bundle's ``README.md``: what a person wants to know before serving it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from genrec_export.parity import Report
+from genrec_runtime.manifest import Manifest
+
+
+def card(manifest: Manifest, report: Report, facts: Mapping[str, Any]) -> str:
+    """Model, data, protocol, metrics and parity in Markdown."""
+    parts = [f"# {manifest.model.get('name', manifest.kind)}", _what(manifest)]
+    for title, values in (("Settings", manifest.model.get("config", {})), *_sections(facts)):
+        if values:
+            parts.append(f"## {title}\n\n" + "\n".join(f"- {key}: {value}" for key, value in values.items()))
+    parts.append("## Parity with torch\n\n```\n" + report.table() + "\n```")
+    parts.append("## Use\n\n" + _use(manifest))
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(manifest: Manifest) -> str:
+    if manifest.semantics is None:
+        return "A module: named arrays in, named arrays out."
+    semantics = manifest.semantics
+    return (
+        f"Recommends from {semantics.num_items:,} items after the newest {semantics.max_seq_length} of a history, "
+        f"lists of up to {semantics.k_max}."
+    )
+
+
+def _sections(facts: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(key.capitalize(), value) for key, value in facts.items() if isinstance(value, Mapping)]
+
+
+def _use(manifest: Manifest) -> str:
+    if manifest.kind == "module":
+        names = ", ".join(f"{spec.name}=..." for spec in manifest.signature["module"].inputs)
+        return f"```python\nfrom genrec_runtime import Module\n\noutputs = Module.load(FOLDER).run({names})\n```"
+    return (
+        "```python\nfrom genrec_runtime import Recommender\n\n"
+        "answer = Recommender.load(FOLDER).recommend([[...]], k=10)\n```"
+    )

@@ -1,0 +1,75 @@
+"""What must hold of every traced graph before anything is compared: each failure names the graph and the reason."""
+
+from __future__ import annotations
+
+import onnx
+import torch
+from torch import nn
+
+from genrec_export.errors import ExportError
+from genrec_export.tracing import Graph
+
+# Plain operators without control flow or randomness: what a served graph may be made of.
+ALLOWED = frozenset(
+    """
+    Abs Add And ArgMax ArgMin Attention Cast CastLike Ceil Clip Concat Constant ConstantOfShape Conv Cos CumSum Div Einsum
+    Elu Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual HardSigmoid
+    Identity IsNaN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max Mean Min Mish Mod Mul Neg Not
+    OneHot Or Pad Pow Range RMSNormalization Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu
+    Reshape Round ScatterElements ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus Sqrt Split Squeeze Sub Sum Tanh
+    Tile TopK Transpose Trilu Unsqueeze Where Xor
+    """.split()  # noqa: SIM905  # ninety names read better as words than as a list of strings
+)
+
+
+def check_model(name: str, model: onnx.ModelProto, graph: Graph) -> None:
+    """Holds one traced graph to what serving relies on.
+
+    Raises:
+        ExportError: if an input is unused, an axis that should be free is fixed, dropout is left in, an operator is not on
+            the list, or onnx's own checker refuses the graph.
+    """
+    _check_inputs(name, model, graph)
+    for node in model.graph.node:
+        if node.op_type == "Dropout":
+            raise ExportError(f"graph {name!r} still drops out: the model was traced in training mode")
+        if node.domain or node.op_type not in ALLOWED:
+            raise ExportError(
+                f"graph {name!r} uses the operator {node.domain or 'onnx'}::{node.op_type}, which is not served"
+            )
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"graph {name!r} is not valid ONNX: {error}") from error
+
+
+def check_weights(module: nn.Module) -> None:
+    """Refuses a model whose weights are not all finite: one NaN item vector would be everyone's first recommendation.
+
+    Raises:
+        ExportError: naming the first such weight.
+    """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise ExportError(f"weight {name!r} holds NaN: the model has diverged")
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ExportError(f"weight {name!r} holds infinite values: the model has diverged")
+
+
+def _check_inputs(name: str, model: onnx.ModelProto, graph: Graph) -> None:
+    consumed = {value for node in model.graph.node for value in node.input}
+    present = {value.name: value for value in model.graph.input}
+    for spec in graph.inputs:
+        if spec.name not in present or spec.name not in consumed:
+            raise ExportError(
+                f"graph {name!r} does not use its input {spec.name!r}: the model ignores it, or it was traced with one "
+                "tensor passed for two inputs"
+            )
+        dimensions = present[spec.name].type.tensor_type.shape.dim
+        for axis, dimension in zip(spec.axes, dimensions, strict=True):
+            if isinstance(axis, str) and not dimension.HasField("dim_param"):
+                raise ExportError(
+                    f"graph {name!r}: the {axis} of {spec.name!r} was fixed at {dimension.dim_value} while tracing; "
+                    "the model must not turn that size into a Python number"
+                )

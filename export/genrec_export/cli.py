@@ -1,0 +1,70 @@
+"""The command ``genrec-export``: a thin shell around ``export_folder``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from genrec import __version__
+
+NEEDED = {"torch": "export", "onnx": "export", "onnxscript": "export", "safetensors": "export", "onnxruntime": "cpu"}
+
+
+@click.command()
+@click.version_option(__version__)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--k-max", type=click.IntRange(min=1), default=100, show_default=True, help="Longest list to be served.")
+@click.option("--include-seen", is_flag=True, help="By default recommend items of the history again.")
+@click.option(
+    "--window",
+    type=click.Choice(["auto", "fixed", "bucketed"]),
+    default="auto",
+    show_default=True,
+    help="Pad histories to the model's maximum, or to the longest of a batch where that changes nothing.",
+)
+@click.option("--promote", is_flag=True, help="Make STORE/current this version even if there is another.")
+def main(source: Path, store: Path, k_max: int, include_seen: bool, window: str, promote: bool) -> None:
+    """Export SOURCE, a run of `genrec train` or a module saved by `genrec.modules.save`, to STORE.
+
+    Writes STORE/<version>/ after proving that it answers as torch does: tensor by tensor over a grid of shapes, and raw
+    history by raw history in a process without torch. A failed proof publishes nothing and leaves STORE.failed/.
+    """
+    missing = {name: extra for name, extra in NEEDED.items() if importlib.util.find_spec(name) is None}
+    if missing:
+        extras = ",".join(sorted(set(missing.values())))
+        _fail(f"exporting needs {', '.join(missing)}; install with: pip install 'genrec[{extras}]'")
+    from genrec_export import ExportError, export_folder
+    from genrec_runtime import GenrecError
+
+    click.echo(f"exporting {source}: tracing, then comparing with torch ...", err=True)
+    began = time.monotonic()
+    try:
+        exported = export_folder(
+            source,
+            store,
+            k_max=k_max,
+            exclude_seen=not include_seen,
+            window=window,  # type: ignore[arg-type]  # click has checked the choice
+            promote=promote,
+        )
+    except (ExportError, GenrecError, ValueError, OSError, ImportError) as error:
+        _fail(str(error))
+    size = sum(entry.size for entry in exported.manifest.files.values())
+    click.echo(exported.report.table())
+    click.echo(f"equal to torch in {len(exported.report.cells)} comparisons, {time.monotonic() - began:.0f} s")
+    click.echo(f"wrote {exported.path}  ({len(exported.manifest.files)} files, {size:,} bytes)")
+    current = (store / "current").resolve()
+    click.echo(
+        f"{store / 'current'} is {current.name}"
+        + ("" if current.name == exported.version else "; --promote changes it")
+    )
+
+
+def _fail(message: str) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(1)

@@ -1,0 +1,110 @@
+"""Exporting what lies in a folder: a run of ``genrec train``, or a module saved by ``genrec.modules.save``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genrec.histories import Ragged, RawId
+from genrec.modules.saving import FORMAT as MODULE_FORMAT
+from genrec.modules.saving import load
+from genrec_export.assemble import Exported
+from genrec_export.errors import ExportError
+from genrec_export.modules import export_module, parse_signature
+from genrec_export.recommender import Window, export_recommender
+from genrec_models import TorchRecommender, load_run
+
+
+def export_folder(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    k_max: int = 100,
+    exclude_seen: bool = True,
+    window: Window = "auto",
+    promote: bool = False,
+) -> Exported:
+    """Exports the model in a folder to a store; arguments and errors as ``export_recommender``'s.
+
+    Raises:
+        FileNotFoundError: if the folder holds no model.
+    """
+    path = Path(source) / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{source} holds no config.json: it is neither a run nor a saved module")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config, dict) and config.get("format") == MODULE_FORMAT:
+        return _export_saved_module(Path(source), config, out, promote)
+    return export_run(source, out, k_max=k_max, exclude_seen=exclude_seen, window=window, promote=promote)
+
+
+def export_run(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    k_max: int = 100,
+    exclude_seen: bool = True,
+    window: Window = "auto",
+    promote: bool = False,
+) -> Exported:
+    """Exports a trained zoo model, held to ``TorchRecommender`` on the run's own histories; as ``export_recommender``."""
+    run = load_run(source)
+    model: Any = run.model
+    if not hasattr(model, "user_state"):
+        raise ExportError(
+            f"{run.config['model']} is a baseline that is counted, not a network: it is served from torch only"
+        )
+    items = run.catalogue.items
+    torch_path = TorchRecommender(run.model, run.catalogue)
+
+    def reference(histories: list[list[RawId]]) -> Sequence[tuple[Sequence[RawId], Sequence[float]]]:
+        return torch_path.recommend(histories, min(k_max, len(items)))
+
+    return export_recommender(
+        encode=model.user_state,
+        item_vectors=model.item_vectors(),
+        item_ids=items.all(),
+        max_seq_length=model.max_seq_length,
+        reference=reference,
+        histories=[items.raw(row) for row in _histories(run.folder).rows()],
+        out=out,
+        window=window,
+        k_max=k_max,
+        exclude_seen=exclude_seen,
+        cold_start=items.raw(run.catalogue.cold_start),
+        titles=None if run.catalogue.titles is None else dict(zip(items.all(), run.catalogue.titles, strict=True)),
+        name=run.config["model"],
+        config=run.config["config"],
+        facts=_facts(run.config, run.metrics),
+        promote=promote,
+    )
+
+
+def _export_saved_module(folder: Path, config: dict[str, Any], out: str | os.PathLike[str], promote: bool) -> Exported:
+    module = load(folder)
+    if "signature" not in config:
+        return export_module(module, out=out, promote=promote)
+    signature = parse_signature(config["signature"])
+    return export_module(
+        module, out=out, inputs=signature.inputs, outputs=signature.outputs, limits=signature.limits, promote=promote
+    )
+
+
+def _histories(folder: Path) -> Ragged:
+    path = folder / "histories.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Ragged(arrays["values"], arrays["offsets"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(f"{path} is missing or damaged; it holds the histories that the proof is run on") from error
+
+
+def _facts(config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """What the bundle says of its training: data, protocol, test metrics, seed."""
+    facts = {key: config[key] for key in ("data", "protocol", "seed") if key in config}
+    return facts | ({"test": metrics["test"]} if isinstance(metrics.get("test"), dict) else {})

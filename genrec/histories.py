@@ -1,0 +1,349 @@
+"""Catalogues and histories: numbering, truncating, padding. The only code that does this, for training as for serving.
+
+Items are numbered 1..V in the order of their sorted raw ids; 0 is padding. A history is a user's items, oldest first.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAD = 0
+
+Ints = NDArray[np.int64]
+RawId = int | str
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Rows of different lengths in two flat arrays; row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+
+    Args:
+        values: int64 (N,), all rows one after the other.
+        offsets: int64 (B + 1,), from 0 to N, never falling.
+    """
+
+    values: Ints
+    offsets: Ints
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Sequence[int] | Ints]) -> Ragged:
+        """Joins rows, each a list or an array of whole numbers.
+
+        Raises:
+            TypeError: if a row holds anything else, or a number that does not fit int64.
+            ValueError: if a row has another number of axes than one.
+
+        >>> Ragged.from_rows([[7, 3], [], [5]]).offsets.tolist()
+        [0, 2, 2, 3]
+        """
+        arrays = [_whole_numbers(row, f"row {i}") for i, row in enumerate(rows)]
+        lengths = np.fromiter(map(len, arrays), dtype=np.int64, count=len(arrays))
+        values = np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
+        return cls(values, offsets_of(lengths))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """int64 (B,): how many values each row has."""
+        return np.diff(self.offsets)
+
+    def row(self, i: int) -> Ints:
+        """The values of row ``i``, a view."""
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def rows(self) -> list[Ints]:
+        """All rows, as views."""
+        return [self.row(i) for i in range(len(self))]
+
+    def slices(self, rows: Ints, starts: Ints, ends: Ints) -> Ragged:
+        """For each i the values from ``starts[i]`` up to ``ends[i]`` (positions inside the row) of row ``rows[i]``."""
+        lengths = ends - starts
+        offsets = offsets_of(lengths)
+        first = self.offsets[rows] + starts - offsets[:-1]
+        return Ragged(self.values[np.repeat(first, lengths) + np.arange(offsets[-1])], offsets)
+
+    def newest(self, length: int) -> Ragged:
+        """Each row's last ``length`` values at most: truncation keeps the newest.
+
+        Raises:
+            ValueError: if ``length`` is negative.
+
+        >>> Ragged.from_rows([[1, 2, 3], [4]]).newest(2).values.tolist()
+        [2, 3, 4]
+        """
+        if length < 0:
+            raise ValueError(f"length ({length}) must not be negative")
+        lengths = self.lengths
+        return self.slices(np.arange(len(self)), np.maximum(lengths - length, 0), lengths)
+
+    def pad(self, length: int | None = None, side: Side = "left") -> Ints:
+        """A matrix of the rows, the newest kept where a row is too long, zeros where it is too short.
+
+        Args:
+            length: width L of the result; the longest row's when None.
+            side: where the zeros stand; "left" puts the newest value of every row into the last column.
+
+        Returns:
+            int64 (B, L).
+
+        Raises:
+            ValueError: if ``length`` is negative, or ``side`` is another word.
+
+        >>> Ragged.from_rows([[1, 2, 3], [4]]).pad(2).tolist()
+        [[2, 3], [0, 4]]
+        """
+        if side not in ("left", "right"):
+            raise ValueError(f"side ({side!r}) must be 'left' or 'right'")
+        width = int(self.lengths.max(initial=0)) if length is None else length
+        kept = self.newest(width)
+        column = np.arange(width)
+        lengths = kept.lengths[:, None]
+        real = column >= width - lengths if side == "left" else column < lengths
+        padded = np.full((len(self), width), PAD, dtype=np.int64)
+        padded[real] = kept.values
+        return padded
+
+
+def offsets_of(lengths: Ints) -> Ints:
+    """Row offsets from row lengths: 0, then the running sum.
+
+    >>> offsets_of(np.array([2, 0, 1])).tolist()
+    [0, 2, 2, 3]
+    """
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+class ItemIds:
+    """The numbering of a catalogue: raw ids sorted (ints by value, strings by code point) and numbered 1..V.
+
+    Args:
+        raw: the V distinct raw ids in any order, all ints (within int64) or all strings.
+
+    Raises:
+        TypeError: if ids are neither ints nor strings, or both kinds occur; the first offender is named.
+        ValueError: if an id occurs twice, an int does not fit int64, or there is none.
+    """
+
+    def __init__(self, raw: Iterable[Any]) -> None:
+        values = raw.tolist() if isinstance(raw, np.ndarray) else list(raw)
+        if not values:
+            raise ValueError("a catalogue needs at least one item")
+        self.kind = _one_kind(values)
+        values.sort()
+        for before, after in itertools.pairwise(values):
+            if before == after:
+                raise ValueError(f"item id {after!r} occurs twice")
+        if self.kind == "int" and (values[0] < -(2**63) or values[-1] >= 2**63):
+            raise ValueError(f"integer item ids must fit 64 bits, got {values[0]} to {values[-1]}")
+        self._raw: list[RawId] = values
+        self._ints = np.array(values, dtype=np.int64) if self.kind == "int" else None
+        self._index = {} if self.kind == "int" else {value: i for i, value in enumerate(values, start=1)}
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ItemIds) and self._raw == other._raw
+
+    __hash__ = None  # type: ignore[assignment]  # equal by content, too large to hash
+
+    def index(self, raw: Sequence[Any] | NDArray[Any]) -> Ints:
+        """The numbers of raw ids, 0 where one is unknown; an id of the catalogue's other kind is unknown too.
+
+        Args:
+            raw: a flat list or a 1-D array of ints or strings.
+
+        Returns:
+            int64, as long as ``raw``.
+
+        Raises:
+            TypeError: if an entry is neither an int nor a string (a bool, a float, None); its place is named.
+
+        >>> ItemIds([30, 10, 20]).index([10, 99, 30]).tolist()
+        [1, 0, 3]
+        """
+        if isinstance(raw, np.ndarray) and raw.dtype.kind in "iu":
+            return self._index_ints(raw)
+        values = raw.tolist() if isinstance(raw, np.ndarray) else raw
+        kinds = set(map(type, values))
+        if kinds == {int} and self._ints is not None:
+            try:
+                return self._index_ints(np.array(values, dtype=np.int64))
+            except OverflowError:  # an int beyond 64 bits cannot be in the catalogue: one by one below
+                pass
+        if not kinds <= {int, str}:
+            values = [_as_raw_id(value, i) for i, value in enumerate(values)]
+        if self._ints is not None:
+            fits = [value if type(value) is int and -(2**63) <= value < 2**63 else None for value in values]
+            return np.array([0 if v is None else self._index_ints(np.array([v]))[0] for v in fits], dtype=np.int64)
+        return np.fromiter((self._index.get(value, 0) for value in values), dtype=np.int64, count=len(values))
+
+    def raw(self, indices: Sequence[int] | Ints) -> list[RawId]:
+        """The raw ids of numbers in 1..V, as they were in training.
+
+        Raises:
+            IndexError: if a number lies outside 1..V.
+            TypeError: if one is no whole number.
+
+        >>> ItemIds(["b", "a"]).raw([2, 1])
+        ['b', 'a']
+        """
+        numbers = _whole_numbers(indices, "item numbers")
+        if numbers.size and not (numbers.min() >= 1 and numbers.max() <= len(self)):
+            raise IndexError(f"item numbers must lie in 1..{len(self)}, got {numbers.min()} to {numbers.max()}")
+        return [self._raw[number - 1] for number in numbers.tolist()]
+
+    def all(self) -> list[RawId]:
+        """Every raw id, in the order of the numbers 1..V."""
+        return list(self._raw)
+
+    def _index_ints(self, values: NDArray[Any]) -> Ints:
+        if self._ints is None:
+            return np.zeros(len(values), dtype=np.int64)
+        wanted = values.astype(np.int64)  # numpy would search unsigned ones as floats; those too large turn negative
+        places = np.minimum(np.searchsorted(self._ints, wanted), len(self._ints) - 1)
+        return np.where((self._ints[places] == wanted) & ((wanted < 0) == (values < 0)), places + 1, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """What is kept of the items in a run folder and in a bundle alike.
+
+    Args:
+        items: the numbering.
+        cold_start: int64 (V,), every item number once, by training popularity, for users without a history.
+        titles: V readable titles in the order of the numbers, or None.
+
+    Raises:
+        ValueError: if ``cold_start`` is no permutation of 1..V, or ``titles`` are not V.
+    """
+
+    items: ItemIds
+    cold_start: Ints
+    titles: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not np.array_equal(np.sort(self.cold_start), np.arange(1, len(self.items) + 1)):
+            raise ValueError(f"cold_start must hold each of the numbers 1..{len(self.items)} once")
+        if self.titles is not None and len(self.titles) != len(self.items):
+            raise ValueError(f"there are {len(self.titles)} titles for {len(self.items)} items")
+
+    def title(self, index: int) -> str:
+        """A readable name of item ``index``: its title, or its raw id where there are none.
+
+        Raises:
+            IndexError: if ``index`` lies outside 1..V.
+        """
+        raw = self.items.raw([index])[0]
+        return self.titles[index - 1] if self.titles else str(raw)
+
+    def files(self) -> dict[str, bytes]:
+        """File names to contents: ``items.npy`` or ``items.utf8`` and offsets, titles likewise, ``cold_start.npy``."""
+        raw = self.items.all()
+        files = {"cold_start.npy": _npy(np.asarray(self.cold_start, dtype=np.int64))}
+        if self.items.kind == "int":
+            files["items.npy"] = _npy(np.array(raw, dtype=np.int64))
+        else:
+            files |= _text_files("items", [str(value) for value in raw])
+        return files | (_text_files("titles", self.titles) if self.titles is not None else {})
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Catalogue:
+        """The inverse of ``files``; nothing is unpickled.
+
+        Raises:
+            ValueError: if a file is missing, damaged, or the ids are not sorted.
+        """
+        raw = _read_ints(files, "items.npy").tolist() if "items.npy" in files else _read_text(files, "items")
+        items = ItemIds(raw)
+        if items.all() != raw:
+            raise ValueError("the item ids of the catalogue are not sorted")
+        titled = any(name.startswith("titles.") for name in files)
+        titles = tuple(_read_text(files, "titles")) if titled else None
+        return cls(items, _read_ints(files, "cold_start.npy"), titles)
+
+
+def read_npy(files: Mapping[str, bytes], name: str) -> NDArray[Any]:
+    """One ``.npy`` file out of a mapping of names to contents, refusing pickles.
+
+    Raises:
+        ValueError: if it is missing or no plain array.
+    """
+    if name not in files:
+        raise ValueError(f"{name} is missing")
+    stream = io.BytesIO(files[name])
+    try:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # a damaged header fails in many ways, from the tokenizer to the memory
+        raise ValueError(f"{name} is not a plain array file: {error}") from error
+    if stream.read(1):
+        raise ValueError(f"{name} is not a plain array file: more follows its values")
+    return np.asarray(array)
+
+
+def _read_ints(files: Mapping[str, bytes], name: str) -> Ints:
+    array = read_npy(files, name)
+    if array.dtype != np.int64 or array.ndim != 1:
+        raise ValueError(f"{name} must be int64 of one axis, not {array.dtype} of {array.ndim}")
+    return array
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _text_files(name: str, texts: Sequence[str]) -> dict[str, bytes]:
+    encoded = [text.encode() for text in texts]
+    offsets = offsets_of(np.array([len(text) for text in encoded], dtype=np.int64))
+    return {f"{name}.utf8": b"".join(encoded), f"{name}.offsets.npy": _npy(offsets)}
+
+
+def _read_text(files: Mapping[str, bytes], name: str) -> list[str]:
+    if f"{name}.utf8" not in files:
+        raise ValueError(f"{name}.utf8 is missing")
+    blob, bounds = files[f"{name}.utf8"], _read_ints(files, f"{name}.offsets.npy").tolist()
+    if not bounds or bounds[0] != 0 or bounds[-1] != len(blob) or bounds != sorted(bounds):
+        raise ValueError(f"{name}.offsets.npy does not fit {name}.utf8")
+    try:
+        return [blob[start:end].decode() for start, end in itertools.pairwise(bounds)]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}.utf8 is no text, or {name}.offsets.npy cuts its letters: {error}") from error
+
+
+def _whole_numbers(values: Sequence[int] | Ints, name: str) -> Ints:
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one axis, not shape {array.shape}")
+    if not array.size:
+        return np.zeros(0, dtype=np.int64)
+    if array.dtype.kind not in "iu" or (array.dtype == np.uint64 and array.max() >= 2**63):
+        raise TypeError(f"{name} must hold whole numbers of 64 bits, got {array.dtype}: {array[:5].tolist()}")
+    return array.astype(np.int64, copy=False)
+
+
+def _one_kind(values: list[Any]) -> Literal["int", "str"]:
+    for i, value in enumerate(values):
+        values[i] = _as_raw_id(value, i)
+        if type(values[i]) is not type(values[0]):
+            raise TypeError(f"item ids must be all ints or all strings: {values[0]!r} and {values[i]!r} (place {i})")
+    return "int" if type(values[0]) is int else "str"
+
+
+def _as_raw_id(value: Any, place: int) -> RawId:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, str, np.integer)):
+        raise TypeError(f"an item id must be an int or a string, got {value!r} ({type(value).__name__}, place {place})")
+    return str.__str__(value) if isinstance(value, str) else int(value)  # a text enum's own str() is not its text

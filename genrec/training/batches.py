@@ -1,0 +1,130 @@
+"""Batches for training and for scoring, cut from flat arrays without a Python loop over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genrec.data import Cases, Split
+from genrec.histories import PAD, Ints, Ragged
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The training events cut so that every event but each user's first is a target exactly once.
+
+    Windows of a user follow one another from the newest event back; each holds its inputs and, one step later, their targets,
+    so that a window's oldest event is the next one's newest target.
+
+    Args:
+        events: the users' training histories.
+        users: int64 (W,), the row of ``events`` that a window lies in.
+        starts: int64 (W,), position of its first input in that row.
+        ends: int64 (W,), one past the position of its last target.
+    """
+
+    events: Ragged
+    users: Ints
+    starts: Ints
+    ends: Ints
+
+    @classmethod
+    def cut(cls, events: Ragged, max_seq_length: int) -> Windows:
+        """Windows of at most ``max_seq_length`` inputs.
+
+        >>> windows = Windows.cut(Ragged.from_rows([[5, 6, 7, 8], [9]]), max_seq_length=2)
+        >>> [windows.batch(np.array([i]))["targets"].tolist() for i in range(len(windows))]
+        [[[7, 8]], [[6]]]
+        """
+        targets = np.maximum(events.lengths - 1, 0)
+        counts = -(-targets // max_seq_length)  # rounded up
+        users = np.repeat(np.arange(len(events)), counts)
+        steps_back = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+        ends = events.lengths[users] - steps_back * max_seq_length
+        return cls(events, users, np.maximum(ends - max_seq_length - 1, 0), ends)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> Ints:
+        """int64 (W,): inputs of each window."""
+        return self.ends - self.starts - 1
+
+    def batch(self, index: Ints) -> Batch:
+        """Some windows, left-padded to the longest of them.
+
+        Args:
+            index: int64 (B,), which windows.
+
+        Returns:
+            ``item_ids`` int64 (B, L) and ``targets`` int64 (B, L), the event after each slot; 0 in both where there is none.
+        """
+        padded = self.events.slices(self.users[index], self.starts[index], self.ends[index]).pad()  # (B, L + 1)
+        item_ids = padded[:, :-1]
+        targets = np.where(item_ids == PAD, PAD, padded[:, 1:])
+        return {"item_ids": torch.from_numpy(item_ids.copy()), "targets": torch.from_numpy(targets)}
+
+
+def epoch_order(lengths: Ints, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Ints]:
+    """Which windows each step of an epoch trains on: windows of like length together, the steps in random order.
+
+    Every process draws the same order and takes its share of each step's windows, so all make the same number of steps, and
+    together they see every window once.
+
+    Args:
+        lengths: int64 (W,), inputs of each window.
+        batch_size: windows a step, over all processes together.
+        seed: of the run.
+        epoch: counted from 0; each has its own order.
+        rank: this process, 0..``world`` - 1.
+        world: how many processes there are.
+
+    Returns:
+        A list of int64 arrays, one a step.
+
+    Raises:
+        ValueError: if there are fewer windows than processes.
+    """
+    if len(lengths) < world:
+        raise ValueError(f"{len(lengths)} training windows cannot be shared by {world} processes; start fewer")
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(lengths))
+    order = order[np.argsort(lengths[order], kind="stable")]
+    steps = max(1, min(-(-len(order) // batch_size), len(order) // world))
+    parts = np.array_split(order, steps)
+    return [parts[i][rank::world] for i in random.permutation(steps)]
+
+
+def case_batches(
+    split: Split, cases: Cases, batch_size: int, max_seq_length: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """The cases to score, long histories together; every process takes whole batches, so that sums round the same.
+
+    Args:
+        split: where the cases come from.
+        cases: which to score.
+        batch_size: histories a batch.
+        max_seq_length: how many of the newest events the model sees.
+        rank: this process, 0..``world`` - 1.
+        world: how many processes there are.
+
+    Yields:
+        ``item_ids`` int64 (B, L), left-padded; ``exclude`` int64 (B, E), the whole histories; ``targets`` int64 (B,).
+    """
+    order = np.argsort(cases.ends, kind="stable")
+    for start in range(rank * batch_size, len(order), world * batch_size):
+        index = order[start : start + batch_size]
+        part = Cases(cases.users[index], cases.ends[index])
+        exclude = split.histories(part).pad()
+        yield {
+            "item_ids": torch.from_numpy(exclude[:, -max_seq_length:].copy()),
+            "exclude": torch.from_numpy(exclude),
+            "targets": torch.from_numpy(split.targets(part)),
+        }

@@ -1,0 +1,208 @@
+"""``fit``: from a model and a split to measured weights, and to a run folder where one is wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.fabric import Fabric
+from lightning.fabric.loggers.csv_logs import CSVLogger
+from lightning.fabric.loggers.logger import Logger
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+from torch import nn
+
+from genrec.data import Split
+from genrec.training.config import FitConfig
+from genrec.training.contract import CountedModel, is_counted, recommender
+from genrec.training.evaluate import PROTOCOL, evaluate
+from genrec.training.folder import RunFolder, State
+from genrec.training.loop import MONITOR, Course, Trainer
+from genrec.training.processes import quiet, start_fabric
+from genrec.training.progress import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A fitted model and what it scored.
+
+    Args:
+        model: the model that was handed in, with the best epoch's weights, in eval mode, on the CPU.
+        metrics: what ``metrics.json`` holds: ``protocol``, ``best_epoch``, ``epochs`` (one row each), ``valid``, ``test``.
+        folder: the run folder, or None.
+        already_done: the folder held a finished run of these settings, so nothing was done.
+        is_main_process: whether this is the process that writes; True but for the others of a torchrun group.
+    """
+
+    model: nn.Module
+    metrics: dict[str, Any]
+    folder: Path | None
+    already_done: bool = False
+    is_main_process: bool = True
+
+
+def fit(
+    model: nn.Module,
+    split: Split,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    config: FitConfig | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    data_options: Mapping[str, Any] | None = None,
+) -> FitResult:
+    """Fits a model, keeps its best epoch by validation NDCG@10, and scores the test cases once with that.
+
+    A run that was interrupted goes on by ``resume`` from the end of its last epoch, exactly as if it had not been. Started
+    by torchrun, each process calls this alike; only the first one writes.
+
+    Args:
+        model: has ``loss``, ``user_state`` and ``item_vectors``, or ``fit_events`` and ``scores``; and ``num_items``,
+            ``max_seq_length``, ``config`` (a dataclass of its constructor's arguments).
+        split: what to learn from, validate on and test on.
+        out: the run folder to write; None keeps the result in memory.
+        seed: of everything random from here on; the model's initial weights are the caller's.
+        config: settings of the fit; the defaults when None.
+        resume: go on with the run in ``out``; where there is none yet, start it.
+        progress: show a bar on standard error.
+        data_options: how the data were loaded, as JSON values, kept in ``config.json`` for loading them again.
+
+    Raises:
+        TypeError: if the model lacks a part of the interface.
+        ValueError: if ``out`` is in use, ``resume`` finds other settings, or the model and the split do not fit.
+        FloatingPointError: if the loss is no longer finite.
+    """
+    config = FitConfig() if config is None else config
+    counted = is_counted(model)
+    _check_fits(model, split, seed)
+    if resume and out is None:
+        raise ValueError("resume needs out, the folder of the run to go on with")
+    folder = None if out is None else RunFolder(out)
+    loggers = _loggers(folder) if folder is not None and not counted else []
+    fabric = start_fabric(config.device, config.precision, loggers)
+    description = _describe(model, split, seed, config, data_options or {})
+    state = _open(fabric, folder, description, split, resume)
+    if folder is not None and state == "finished":
+        model.load_state_dict(folder.read_weights())
+        return FitResult(model.eval(), folder.read_metrics(), folder.path, True, fabric.is_global_zero)
+    with quiet():
+        course = (
+            _count(fabric, model, split)
+            if counted
+            else _train(fabric, model, split, config, seed, folder, resume=state == "started", progress=progress)
+        )
+    metrics = _measure(model, split, config, course)
+    model.cpu().eval()
+    if folder is not None and fabric.is_global_zero:
+        if counted:
+            folder.write_weights(model.state_dict())
+        folder.write_json(folder.metrics, metrics)
+    return FitResult(model, metrics, None if folder is None else folder.path, False, fabric.is_global_zero)
+
+
+def _train(
+    fabric: Fabric,
+    model: nn.Module,
+    split: Split,
+    config: FitConfig,
+    seed: int,
+    folder: RunFolder | None,
+    *,
+    resume: bool,
+    progress: bool,
+) -> Course:
+    trainer = Trainer(fabric, model, split, config, seed)
+    if folder is not None and resume:
+        trainer.restore(folder)
+    try:
+        with Progress(progress and fabric.is_global_zero, config.max_epochs) as shown:
+            trainer.run(folder, shown)
+    finally:
+        for logger in fabric.loggers:
+            logger.finalize("success")
+    return trainer.course
+
+
+def _count(fabric: Fabric, model: nn.Module, split: Split) -> Course:
+    cast(CountedModel, model).fit_events(split.train_histories())
+    model.to(fabric.device)
+    return Course()
+
+
+def _measure(model: nn.Module, split: Split, config: FitConfig, course: Course) -> dict[str, Any]:
+    """The contents of ``metrics.json``; the one place where the test cases are scored."""
+    scored = {
+        name: evaluate(model, split, cases, batch_size=config.eval_batch_size).to_json()
+        for name, cases in (("valid", split.valid), ("test", split.test))
+    }
+    return {
+        "format": "genrec-metrics",
+        "format_version": 1,
+        "protocol": split.protocol() | PROTOCOL,
+        "monitor": MONITOR,
+        "best_epoch": course.best_epoch,
+        "epochs": course.rows,
+        **scored,
+    }
+
+
+def _open(
+    fabric: Fabric, folder: RunFolder | None, description: Mapping[str, Any], split: Split, resume: bool
+) -> State:
+    """What the folder holds, looked at and begun by the first process, agreed on by all."""
+    state: State = "fresh"
+    error: str | None = None
+    if folder is not None and fabric.is_global_zero:
+        try:
+            state = folder.state(description, resume)
+            if state == "fresh":
+                folder.start(description, split)
+        except (ValueError, OSError) as problem:
+            error = str(problem)
+    state, error = fabric.broadcast((state, error))
+    if error is not None:
+        raise ValueError(error)
+    return state
+
+
+def _describe(
+    model: nn.Module, split: Split, seed: int, config: FitConfig, data_options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The contents of ``config.json``."""
+    kind = type(model)
+    data = split.data
+    return {
+        "format": "genrec-run",
+        "format_version": 1,
+        "model": getattr(kind, "zoo_name", f"{kind.__module__}:{kind.__qualname__}"),
+        "config": asdict(recommender(model).config),
+        "fit": asdict(config),
+        "seed": seed,
+        "data": {
+            "source": data.source,
+            "options": dict(data_options),
+            "hash": data.content_hash,
+            "users": len(data.user_ids),
+            "items": len(data.items),
+            "events": len(data.events.values),
+        },
+        "protocol": split.protocol() | PROTOCOL,
+    }
+
+
+def _check_fits(model: nn.Module, split: Split, seed: int) -> None:
+    items = len(split.data.items)
+    if recommender(model).num_items != items:
+        raise ValueError(f"the model was built for num_items {recommender(model).num_items}, the data have {items}")
+    if not len(split.test):
+        raise ValueError("nothing to test on: the split has no test case")
+    if seed < 0:
+        raise ValueError(f"seed ({seed}) must not be negative")
+
+
+def _loggers(folder: RunFolder) -> list[Logger]:
+    """A new CSV file for each start, and one TensorBoard folder for all."""
+    return [CSVLogger(folder.logs, name="csv"), TensorBoardLogger(folder.logs, name="tensorboard", version="")]

@@ -1,0 +1,192 @@
+"""Opening a bundle: every file read once, hashed, and from then on used from memory."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec.histories import Catalogue
+from genrec_runtime.errors import BundleCorrupt, BundleNotFound
+from genrec_runtime.manifest import MAX_BYTES, Manifest, Weight
+
+ALIGNMENT = 64
+MAX_GOLDEN_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle whose every byte agrees with its manifest.
+
+    Attributes:
+        path: the folder, links resolved at opening.
+        manifest: what it says of itself.
+        digest: "sha256:..." of ``manifest.json``: pin this where the bundle comes from somebody else.
+        files: the content of every file listed, 64-byte aligned, read-only.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+    files: Mapping[str, NDArray[np.uint8]]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, expect_digest: str | None = None) -> Bundle:
+        """Reads and verifies a bundle.
+
+        Args:
+            path: its folder, or a link to it.
+            expect_digest: "sha256:..." that ``manifest.json`` must have.
+
+        Raises:
+            BundleNotFound: if there is no bundle at ``path``.
+            BundleCorrupt: if a file is missing, is no regular file, or differs from the manifest in size or hash.
+            BundleVersionError: if its format is not readable here.
+        """
+        folder = _resolve(path)
+        blob = _read(folder, "manifest.json", None).tobytes()
+        digest = "sha256:" + hashlib.sha256(blob).hexdigest()
+        if expect_digest is not None and expect_digest != digest:
+            raise BundleCorrupt(f"{folder}: manifest.json has {digest}, expected {expect_digest}", code="bundle_digest")
+        manifest = Manifest.from_json(blob)
+        files = {name: _read_verified(folder, name, manifest) for name in manifest.files}
+        return cls(folder, manifest, digest, files)
+
+    def bytes(self, name: str) -> bytes:
+        """A copy of one file's content."""
+        return self.files[name].tobytes()
+
+    def catalogue(self) -> Catalogue:
+        """The items of a recommender.
+
+        Raises:
+            BundleCorrupt: if the item files are damaged or do not count ``num_items``.
+        """
+        wanted = [name for name, entry in self.manifest.files.items() if entry.role == "items"]
+        try:
+            catalogue = Catalogue.from_files({name: self.bytes(name) for name in wanted})
+        except (ValueError, TypeError) as error:
+            raise BundleCorrupt(f"{self.path}: {error}") from error
+        if self.manifest.semantics is None or len(catalogue.items) != self.manifest.semantics.num_items:
+            raise BundleCorrupt(
+                f"{self.path}: the item files hold {len(catalogue.items)} items, the manifest says otherwise"
+            )
+        return catalogue
+
+    def weight(self, file: str, weight: Weight) -> NDArray[Any]:
+        """One tensor of a weights file, a view of the verified bytes.
+
+        Raises:
+            BundleCorrupt: if it does not lie inside the file.
+        """
+        try:
+            dtype = np.dtype(weight.dtype)
+            count = int(np.prod(weight.shape, dtype=np.int64))
+            return np.frombuffer(self.files[file], dtype, count, weight.offset).reshape(weight.shape)
+        except (ValueError, TypeError) as error:
+            raise BundleCorrupt(f"{self.path}: {weight.name!r} does not lie inside {file}: {error}") from error
+
+    def golden(self, graph: str) -> list[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
+        """The recorded inputs and outputs of a graph, case by case.
+
+        Raises:
+            BundleCorrupt: if the file is missing, damaged, or would unpack to more than 256 MiB.
+        """
+        name = f"golden/{graph}.npz"
+        if name not in self.files:
+            raise BundleCorrupt(f"{self.path}: {name} is missing")
+        try:
+            arrays = _read_npz(self.bytes(name))
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+            raise BundleCorrupt(f"{self.path}: {name} is damaged: {error}") from error
+        cases: dict[str, tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]] = {}
+        for key, array in arrays.items():
+            case, _, rest = key.partition(".")
+            way, _, tensor = rest.partition(".")
+            if way not in ("in", "out") or not tensor:
+                raise BundleCorrupt(f"{self.path}: {name} holds {key!r}, which is neither an input nor an output")
+            cases.setdefault(case, ({}, {}))[way == "out"][tensor] = array
+        return list(cases.values())
+
+
+def _resolve(path: str | os.PathLike[str]) -> Path:
+    folder = Path(os.path.realpath(path))
+    if (folder / "manifest.json").exists():
+        return folder
+    if not folder.exists():
+        beside = sorted(p.name for p in folder.parent.iterdir())[:8] if folder.parent.is_dir() else []
+        near = f"; beside it: {', '.join(beside)}" if beside else ""
+        raise BundleNotFound(f"there is no bundle at {path}{near}")
+    if not folder.is_dir():
+        raise BundleNotFound(f"{path} is a file; a bundle is a folder with a manifest.json")
+    if (folder / "current").exists():
+        raise BundleNotFound(f"{path} is a store of bundles; name one of them, such as {Path(path) / 'current'}")
+    raise BundleNotFound(f"{path} holds no manifest.json: no bundle, or an export that did not finish")
+
+
+def _read_verified(folder: Path, name: str, manifest: Manifest) -> NDArray[np.uint8]:
+    entry = manifest.files[name]
+    content = _read(folder, name, entry.size)
+    found = hashlib.sha256(content.data).hexdigest()
+    if found != entry.sha256:
+        raise BundleCorrupt(f"{folder / name} was changed: its sha256 is {found}, the manifest says {entry.sha256}")
+    return content
+
+
+def _read(folder: Path, name: str, size: int | None) -> NDArray[np.uint8]:
+    """One regular file through one descriptor into aligned memory; ``size`` None caps it at a manifest's."""
+    path = folder / name
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not hang us
+    except OSError as error:
+        detail = "is missing" if error.errno == errno.ENOENT else f"cannot be opened: {error.strerror}{_owner(path)}"
+        raise BundleCorrupt(f"{path} {detail}") from error
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleCorrupt(f"{path} is not a regular file", code="bundle_unsafe")
+        if size is None and status.st_size > MAX_BYTES:
+            raise BundleCorrupt(f"{path} has {status.st_size} bytes, more than {MAX_BYTES}", code="bundle_unsafe")
+        expected = status.st_size if size is None else size
+        if status.st_size != expected:
+            raise BundleCorrupt(f"{path} has {status.st_size} bytes, the manifest says {expected}")
+        content = _aligned(expected)
+        view, done = content.data, 0
+        while done < expected and (count := file.readinto(view[done:])):
+            done += count
+        if done != expected:
+            raise BundleCorrupt(f"{path} ended after {done} of {expected} bytes")
+    content.setflags(write=False)
+    return content
+
+
+def _owner(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f" (mode {stat.S_IMODE(status.st_mode):o}, owner {status.st_uid}, this process is user {os.geteuid()})"
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    raw = np.empty(size + ALIGNMENT, dtype=np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
+
+
+def _read_npz(blob: bytes) -> dict[str, NDArray[Any]]:
+    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > MAX_GOLDEN_BYTES:
+            raise ValueError(f"it would unpack to more than {MAX_GOLDEN_BYTES} bytes")
+    with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

@@ -1,0 +1,132 @@
+"""The command ``genrec-runtime``: a thin shell around this package."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genrec import __version__
+
+
+class _Group(click.Group):
+    """Prints what a user can cause as one line instead of a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        from genrec_runtime.errors import GenrecError
+
+        try:
+            return super().invoke(context)
+        except (GenrecError, ValueError, OSError) as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+
+_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+_BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
+
+
+@click.group(cls=_Group)
+@click.version_option(__version__)
+def main() -> None:
+    """Serve exported recommenders with onnxruntime, without PyTorch."""
+
+
+@main.command()
+@_BUNDLE
+@click.argument("items", nargs=-1)
+@click.option(
+    "--history", "histories", multiple=True, help="One user's item ids, oldest first, comma-separated; repeatable."
+)
+@click.option(
+    "--file", "file", type=click.Path(path_type=Path), help="Histories as JSON lines: a list of ids each; - for stdin."
+)
+@click.option("-k", "--k", type=int, default=None, help="How many items; the bundle's default if not given.")
+@click.option("--include-seen", is_flag=True, help="Recommend items of the history again.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
+@_DEVICE
+def recommend(
+    bundle: Path,
+    items: tuple[str, ...],
+    histories: tuple[str, ...],
+    file: Path | None,
+    k: int | None,
+    include_seen: bool,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Recommend after the history ITEMS (raw ids, oldest first), or after those of --history or --file."""
+    from genrec_runtime import Recommender
+
+    recommender = Recommender.load(bundle, device=device)
+    rows = _rows(recommender.catalogue.items.kind, items, histories, file)
+    answer = recommender.recommend(rows, k=k, exclude_seen=False if include_seen else None)
+    for row, (recommended, scores, status) in enumerate(zip(answer.items, answer.scores, answer.status, strict=True)):
+        if as_json:
+            click.echo(json.dumps({"items": recommended, "scores": scores.tolist(), "status": status}))
+            continue
+        click.echo(f"after {', '.join(map(str, rows[row])) or 'nothing'}  [{status}]")
+        for place, (item, score) in enumerate(zip(recommended, scores, strict=True), start=1):
+            title = recommender.catalogue.title(int(recommender.catalogue.items.index([item])[0]))
+            click.echo(f"{place:>4}  {score:>9.4f}  {item}" + (f"  {title}" if title != str(item) else ""))
+    if answer.unknown_items:
+        click.echo(f"unknown to the bundle and left out: {answer.unknown_items} of the history's ids", err=True)
+
+
+@main.command()
+@_BUNDLE
+@click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Say what is in BUNDLE: model, signature, files."""
+    from genrec_runtime.bundle import Bundle
+    from genrec_runtime.verify import describe
+
+    click.echo(Bundle.open(bundle).manifest.to_json().decode() if as_json else describe(bundle))
+
+
+@main.command()
+@_BUNDLE
+@click.option("--expect-digest", default=None, help="sha256:... that the manifest must have.")
+@_DEVICE
+def verify(bundle: Path, expect_digest: str | None, device: str) -> None:
+    """Hash every file of BUNDLE and replay its golden requests on this machine."""
+    from genrec_runtime.verify import verify as check
+
+    seen = check(bundle, device=device, expect_digest=expect_digest)
+    click.echo(f"{seen.files} files, {seen.size:,} bytes: all hashes agree")
+    for graph, difference in seen.differences.items():
+        share = f"{difference.excess:.1%} of the tolerance"
+        click.echo(f"golden {graph}: largest difference {difference.error:.3g}, {share}")
+    click.echo(f"served by {', '.join(seen.device.providers)}, onnxruntime {seen.device.onnxruntime}")
+    click.echo(seen.digest)
+
+
+def _rows(kind: str, items: tuple[str, ...], histories: tuple[str, ...], file: Path | None) -> list[list[Any]]:
+    if sum(map(bool, (items, histories, file))) > 1:
+        raise click.UsageError("give ITEMS, --history or --file, one of them")
+    if file is not None:
+        with click.open_file(str(file)) as lines:
+            return [_json_row(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    texts = [list(items)] if not histories else [[part for part in h.split(",") if part] for h in histories]
+    return [[_number(text) for text in row] for row in texts] if kind == "int" else [list(row) for row in texts]
+
+
+def _json_row(line: str, number: int) -> list[Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise click.UsageError(f"line {number} is no JSON: {error}") from error
+    if not isinstance(row, list):
+        raise click.UsageError(f"line {number} must be a JSON list of item ids, got {line.strip():.60}")
+    return row
+
+
+def _number(text: str) -> int | str:
+    """A whole number where the text is one; other text stays and is an unknown item."""
+    try:
+        return int(text)
+    except ValueError:
+        return text

@@ -1,0 +1,84 @@
+"""Looking at a bundle: is it whole, does it answer here as it did when exported, and what is in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from genrec_runtime.bundle import Bundle
+from genrec_runtime.compare import Difference
+from genrec_runtime.device import DeviceReport
+from genrec_runtime.engine import Engine
+from genrec_runtime.recommender import require_equal
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What ``verify`` saw.
+
+    Attributes:
+        digest: "sha256:..." of the manifest.
+        files: how many files were hashed.
+        size: their bytes.
+        device: where the golden requests were replayed.
+        differences: per graph the worst difference to the recorded answers.
+    """
+
+    digest: str
+    files: int
+    size: int
+    device: DeviceReport
+    differences: dict[str, Difference]
+
+
+def verify(path: str | os.PathLike[str], *, device: str = "cpu", expect_digest: str | None = None) -> Verified:
+    """Hashes every file of a bundle and replays its golden requests on this machine.
+
+    Raises:
+        BundleError: if a file is missing or changed.
+        InferenceError: if an answer differs by more than the bundle's tolerance.
+        DeviceUnavailable: if the device does not start.
+    """
+    bundle = Bundle.open(path, expect_digest=expect_digest)
+    engine = Engine(bundle, device)
+    differences = require_equal(engine)
+    if bundle.manifest.kind == "recommender":
+        bundle.catalogue()
+    size = sum(entry.size for entry in bundle.manifest.files.values())
+    return Verified(bundle.digest, len(bundle.files), size, engine.report, differences)
+
+
+def describe(path: str | os.PathLike[str]) -> str:
+    """A bundle in words, one fact a line, for people.
+
+    Raises:
+        BundleError: if the bundle is missing or damaged.
+    """
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    lines = [
+        ("path", str(bundle.path)),
+        ("kind", manifest.kind),
+        ("model", str(manifest.model.get("name", "?"))),
+        ("version", manifest.version),
+        ("digest", bundle.digest),
+        ("created", manifest.created),
+        ("format", ".".join(map(str, manifest.format_version))),
+        ("capabilities", ", ".join(manifest.capabilities) or "-"),
+    ]
+    if manifest.semantics is not None:
+        semantics, defaults = manifest.semantics, manifest.defaults
+        lines += [
+            ("items", f"{semantics.num_items:,} with {bundle.catalogue().items.kind} ids"),
+            ("history", f"newest {semantics.max_seq_length}, padded {semantics.padding}, window {semantics.window}"),
+            ("k", f"{defaults.k} by default, up to {semantics.k_max}"),
+            ("seen items", "left out" if defaults.exclude_seen else "may come again"),
+            ("unknown items", defaults.on_unknown),
+        ]
+    for graph, signature in manifest.signature.items():
+        inputs = ", ".join(f"{t.name} {t.dtype}({', '.join(map(str, t.axes))})" for t in signature.inputs)
+        outputs = ", ".join(f"{t.name} {t.dtype}({', '.join(map(str, t.axes))})" for t in signature.outputs)
+        lines.append((f"graph {graph}", f"{inputs} -> {outputs}"))
+    lines += [(f"file {name}", f"{entry.size:,} bytes, {entry.role}") for name, entry in sorted(manifest.files.items())]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
