@@ -96,7 +96,7 @@ def train(
     from dataclasses import asdict
 
     from genrec.training import FitConfig, check_settings, fit, parse_setting, read_recipe
-    from genrec_models import build_model, model_class, recipe_path
+    from genrec_models import build, model_class, recipe_path
 
     kind = model_class(model)
     tables = read_recipe(recipe_path(recipe, model)) if recipe else None
@@ -106,16 +106,20 @@ def train(
     config = FitConfig(**taken["fit"])
     options = _data_options(tables.data if tables else {}, data)
     split = options.load()
-    result = fit(
-        build_model(kind, len(split.data.items), taken["model"], seed),
-        split,
-        out=Path("runs", model.replace(":", ".")) if out is None else out,
-        seed=seed,
-        config=config,
-        resume=resume,
-        progress=True,
-        data_options=asdict(options),
-    )
+    out = Path("runs", model.replace(":", ".")) if out is None else out
+    try:
+        result = fit(
+            build(kind, len(split.data.items), taken["model"], seed),
+            split,
+            out=out,
+            seed=seed,
+            config=config,
+            resume=resume,
+            progress=True,
+            data_options=asdict(options),
+        )
+    except KeyboardInterrupt:
+        raise click.ClickException(f"interrupted; the same command with --resume goes on with {out}") from None
     _print_result(result)
 
 
@@ -226,14 +230,10 @@ def _data_options(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> Data
     settings = check_settings({**recipe, **_given(**options)}, data=DataOptions)["data"]
     if "source" not in settings:
         raise click.UsageError("no data: give --data with a file or a data set's name, or a recipe that names one")
-    if (
-        settings.get("split") != "temporal"
-        and "split" not in _given(**options)
-        and {"valid_from", "test_from"} & settings.keys()
-    ):
+    if "split" not in settings and settings.get("valid_from") is not None:
         settings["split"] = "temporal"
     for name in ("source", "items"):
-        if settings.get(name) is not None and Path(settings[name]).exists():
+        if settings.get(name) is not None and Path(settings[name]).is_file():
             settings[name] = str(Path(settings[name]).resolve())
     return DataOptions(**settings)
 

@@ -77,13 +77,13 @@ def _train(run: Path, split: Split, seed: int, say: Say) -> dict[str, Any]:
     rows = []
     for name in BASELINES:
         result = fit(build(model_class(name), len(split.data.items), {}, seed), split, seed=seed)
-        rows.append((name, result.metrics["test"]["metrics"]))
+        rows.append((name, result.metrics["test"]))
     recipe = read_recipe(recipe_path("quickstart", "sasrec"))
     model = build(model_class("sasrec"), len(split.data.items), recipe.model, seed)
     options = asdict(DataOptions(source="quickstart"))
     config = FitConfig(**recipe.fit)
     result = fit(model, split, out=run, seed=seed, config=config, progress=True, data_options=options)
-    rows.append(("sasrec", result.metrics["test"]["metrics"]))
+    rows.append(("sasrec", result.metrics["test"]))
     ceiling = make_shop().ceiling(split)
     say(f"\n{'test, all items ranked, seen items left out':<46}{'recall@10':>10}{'ndcg@10':>10}")
     for name, found in rows:

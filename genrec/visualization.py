@@ -1,4 +1,4 @@
-"""Pictures of attention maps and of a training's course. Matplotlib is imported when a picture is asked for.
+"""Pictures of attention maps and of a training's course. Matplotlib and seaborn are imported when a picture is asked for.
 
 Figures are built without pyplot's global state, so that they work headless and in any thread, and nothing stays open.
 """
@@ -49,7 +49,7 @@ class AttentionVisualization:
             save_path: file to write, in the format of its suffix; its folder must exist.
 
         Raises:
-            ImportError: if matplotlib is missing.
+            ImportError: if matplotlib or seaborn is missing.
             ValueError: if the weights have other axes, or the names do not fit them.
         """
         figure = attention_figure(attention_weights, input_tokens, output_tokens)
@@ -80,7 +80,7 @@ def attention_figure(weights: Any, input_tokens: Names, output_tokens: Names, ti
         title: heading; "Attention weights" when None.
 
     Raises:
-        ImportError: if matplotlib is missing.
+        ImportError: if matplotlib or seaborn is missing.
         ValueError: if the weights have other axes, or the names do not fit them.
     """
     figure = _new_figure()
@@ -100,7 +100,7 @@ def training_curve_figure(
         title: heading; "Training" when None.
 
     Raises:
-        ImportError: if matplotlib is missing.
+        ImportError: if matplotlib or seaborn is missing.
         ValueError: if no row holds "train_loss", or none holds ``metric``.
     """
     losses, values = _series(rows, "train_loss"), _series(rows, metric)  # each (N, 2): epoch, value
@@ -137,13 +137,16 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 def _new_figure() -> Figure:
     try:
+        import seaborn  # noqa: F401  # looked for here, so that both are asked for at once
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'genrec[viz]'") from error
+        raise ImportError("pictures need matplotlib and seaborn: pip install 'genrec[viz]'") from error
     return Figure(layout="constrained")
 
 
 def _draw_attention(figure: Figure, weights: Any, input_tokens: Names, output_tokens: Names, title: str | None) -> None:
+    from seaborn import heatmap
+
     heads = _heads(weights, len(input_tokens), len(output_tokens))  # (H, Lq, Lk)
     columns = min(len(heads), 2 if len(heads) <= 4 else 4)
     rows = math.ceil(len(heads) / columns)
@@ -155,14 +158,16 @@ def _draw_attention(figure: Figure, weights: Any, input_tokens: Names, output_to
     top = float(np.nanmax(shown, initial=0)) or 1.0
     panels = [figure.add_subplot(rows, columns, i + 1) for i in range(len(heads))]
     for i, (axes, head) in enumerate(zip(panels, shown, strict=True)):
-        image = axes.imshow(np.ma.masked_invalid(head), cmap="Blues", vmin=0, vmax=top, aspect="auto")
+        room = max(head.shape) <= _ANNOTATED and min(width / head.shape[1], height / head.shape[0]) >= 0.3
+        heatmap(
+            head, vmin=0, vmax=top, cmap="Blues", annot=room, fmt=".2f", annot_kws={"fontsize": 7}, cbar=False, ax=axes
+        )
         axes.set_facecolor(_MASKED)
+        axes.spines[:].set_visible(True)
         axes.set_title(f"head {i + 1}" if len(heads) > 1 else "", fontsize=10)
         _name_ticks(axes, "x", input_tokens if i + columns >= len(heads) else [""] * len(input_tokens), width)
         _name_ticks(axes, "y", output_tokens if i % columns == 0 else [""] * len(output_tokens), height)
-        if max(head.shape) <= _ANNOTATED and min(width / head.shape[1], height / head.shape[0]) >= 0.3:
-            _annotate(axes, head, top)
-    bar = figure.colorbar(image, ax=panels, fraction=0.05, pad=0.02, aspect=30, shrink=0.9)
+    bar = figure.colorbar(panels[0].collections[0], ax=panels, fraction=0.05, pad=0.02, aspect=30, shrink=0.9)
     bar.set_label("weight (grey: masked)" if np.isnan(shown).any() else "weight", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     figure.supxlabel("input tokens (attended to)", fontsize=10)
@@ -189,23 +194,15 @@ def _name_ticks(axes: Axes, along: Literal["x", "y"], names: Names, inches: floa
     step = math.ceil(_LABEL_INCHES * len(names) / inches)
     places = range(0, len(names), step)
     axis = axes.xaxis if along == "x" else axes.yaxis
-    axis.set_ticks(places, [_short(names[place]) for place in places], fontsize=8)
+    axis.set_ticks([place + 0.5 for place in places], [_short(names[place]) for place in places], fontsize=8)
     for label in axis.get_ticklabels():
         label.set_parse_math(False)  # a price is no formula
-        if along == "x":
-            label.set(rotation=45, ha="right", rotation_mode="anchor")
+        label.set(rotation=45 if along == "x" else 0, ha="right", rotation_mode="anchor")
 
 
 def _short(name: object) -> str:
     text = " ".join(str(name).split())
     return text if len(text) <= _LABEL_LENGTH else text[: _LABEL_LENGTH - 1].rstrip() + "…"
-
-
-def _annotate(axes: Axes, head: Floats, top: float) -> None:
-    for (row, column), weight in np.ndenumerate(head):
-        if not np.isnan(weight):
-            colour = "white" if weight > 0.6 * top else "black"
-            axes.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=7, color=colour)
 
 
 def _series(rows: Sequence[Mapping[str, Any]], key: str) -> Floats:

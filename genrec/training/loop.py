@@ -14,7 +14,7 @@ from genrec.histories import Ints
 from genrec.training.batches import Batch, Windows, epoch_order
 from genrec.training.config import FitConfig
 from genrec.training.contract import recommender
-from genrec.training.evaluate import evaluate
+from genrec.training.evaluation import evaluate
 from genrec.training.folder import RunFolder
 from genrec.training.processes import random_states, restore_random_states, seed_everything
 from genrec.training.progress import Progress

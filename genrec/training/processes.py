@@ -96,7 +96,7 @@ def random_states() -> list[dict[str, Any]]:
         "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *numbers],
         "python": random.getstate(),
     }
-    rank, world = rank_and_world()
+    world = rank_and_world()[1]
     states: list[Any] = [own] * world
     if world > 1:
         distributed.all_gather_object(states, own)

@@ -163,7 +163,7 @@ def check_settings(settings: Mapping[str, Any], **takers: Callable[..., Any]) ->
 def _arguments(call: Callable[..., Any]) -> dict[str, Any]:
     """Argument names with their types; the catalogue's size comes from the data and is no setting."""
     signature = inspect.signature(call)
-    hints = get_type_hints(call.__init__ if isinstance(call, type) else call)
+    hints = get_type_hints(inspect.getattr_static(call, "__init__") if isinstance(call, type) else call)
     return {name: hints.get(name, Any) for name in signature.parameters if name != "num_items"}
 
 

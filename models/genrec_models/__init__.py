@@ -26,7 +26,7 @@ __all__ = [
     "SASRecConfig",
     "SequentialRules",
     "TorchRecommender",
-    "build_model",
+    "build",
     "load_run",
     "model_class",
     "recipe_names",
@@ -77,7 +77,7 @@ def model_class(name: str) -> type[Any]:
     return found
 
 
-def build_model(kind: type[Any], num_items: int, settings: dict[str, Any], seed: int = 0) -> Any:
+def build(kind: type[Any], num_items: int, settings: dict[str, Any], seed: int = 0) -> Any:
     """A new model for a catalogue of ``num_items``, its initial weights drawn from ``seed``."""
     import torch
 

@@ -121,7 +121,7 @@ class RuleRecommender(nn.Module, ABC):
         if torch.compiler.is_exporting():
             return self._scores(recent)
         rows = max(1, _SLOTS_AT_ONCE // max(1, recent.shape[1] * self.most_rules))
-        return torch.cat([self._scores(part) for part in recent.split(rows)])
+        return torch.cat([self._scores(part) for part in torch.split(recent, rows)])
 
     def _scores(self, item_ids: Tensor) -> Tensor:
         age = torch.arange(item_ids.shape[1], device=item_ids.device).flip(0)  # (L,)
@@ -138,7 +138,7 @@ class RuleRecommender(nn.Module, ABC):
         for name in ("columns", "weights"):
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.starts.device))
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
         self.most_rules = int(self.starts.diff().max())
 
 

@@ -110,7 +110,8 @@ class SASRec(nn.Module):
         """The mean loss over all positions that have a target.
 
         Args:
-            batch: ``item_ids`` int64 (B, L), left-padded with 0; ``targets`` int64 (B, L), the event after each slot, 0 where none.
+            batch: ``item_ids`` int64 (B, L), left-padded with 0; ``targets`` int64 (B, L), the event after each slot, 0 where
+                there is none.
 
         Returns:
             ``loss``, a scalar.

@@ -17,7 +17,7 @@ from torch import nn
 from genrec.data import Split
 from genrec.training.config import FitConfig
 from genrec.training.contract import CountedModel, is_counted, recommender
-from genrec.training.evaluate import PROTOCOL, evaluate
+from genrec.training.evaluation import PROTOCOL, evaluate
 from genrec.training.folder import RunFolder, State
 from genrec.training.loop import MONITOR, Course, Trainer
 from genrec.training.processes import quiet, start_fabric

@@ -1,0 +1,5 @@
+from tiny import Tiny
+
+
+def test_x(tiny: Tiny) -> None:
+    assert tiny.exported.report.passed
