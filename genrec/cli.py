@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 USERS_ERRORS = (ValueError, TypeError, OSError, ImportError, ArithmeticError)  # DataError is a ValueError
+SPLIT_OPTIONS = {"split", "valid_from", "test_from"}
 TRAIN_PACKAGES = ("torch", "lightning", "polars", "safetensors", "rich", "tensorboard", "pooch")
 
 
@@ -69,6 +70,7 @@ def data_options(command: Command) -> Command:
 @click.version_option(__version__)
 def main() -> None:
     """Train recommenders and measure them."""
+    sys.path.append(str(Path.cwd()))  # a model of one's own, package.module:Class, may lie in the folder one works in
 
 
 @main.command()
@@ -164,7 +166,7 @@ def data() -> None:
 @data_options
 def describe(**data: Any) -> None:
     """Print what is in the data after their filters."""
-    for name, value in _description(_data_options({}, data).load().data).items():
+    for name, value in _description(_data_options({}, data).sequences()).items():
         click.echo(f"{name:<18} {value}")
 
 
@@ -227,7 +229,10 @@ def _data_options(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> Data
     """A recipe's data table with the options of the command line over it; files by their full paths."""
     from genrec.training import DataOptions, check_settings
 
-    settings = check_settings({**recipe, **_given(**options)}, data=DataOptions)["data"]
+    given = _given(**options)
+    if SPLIT_OPTIONS & given.keys():  # they say together how to split: the recipe's no longer hold
+        recipe = {name: value for name, value in recipe.items() if name not in SPLIT_OPTIONS}
+    settings = check_settings({**recipe, **given}, data=DataOptions)["data"]
     if "source" not in settings:
         raise click.UsageError("no data: give --data with a file or a data set's name, or a recipe that names one")
     if "split" not in settings and settings.get("valid_from") is not None:

@@ -8,6 +8,7 @@ Names are imported when first used, so that ``genrec-export --help`` needs neith
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from genrec_export.errors import ExportError
@@ -29,6 +30,13 @@ __all__ = [
     "export_run",
 ]
 
+_NEEDED = {  # packages, and the extra that brings each
+    "torch": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "safetensors": "export",
+    "onnxruntime": "cpu",
+}
 _FILE_OF = {
     "Exported": "assemble",
     "export_folder": "runs",
@@ -41,6 +49,10 @@ _FILE_OF = {
 def __getattr__(name: str) -> Any:
     if name not in _FILE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    missing = [package for package in _NEEDED if importlib.util.find_spec(package) is None]
+    if missing:
+        extras = ",".join(sorted({_NEEDED[package] for package in missing}))
+        raise ImportError(f"exporting needs {', '.join(missing)}; install with: pip install 'genrec[{extras}]'")
     return getattr(importlib.import_module(f"{__name__}.{_FILE_OF[name]}"), name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from genrec_export.parity import Report
+from genrec_export.report import Report
 from genrec_runtime.manifest import Manifest
 
 

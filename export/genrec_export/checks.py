@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genrec_export.errors import ExportError
 from genrec_export.tracing import Graph
@@ -26,10 +28,11 @@ def check_model(name: str, model: onnx.ModelProto, graph: Graph) -> None:
     """Holds one traced graph to what serving relies on.
 
     Raises:
-        ExportError: if an input is unused, an axis that should be free is fixed, dropout is left in, an operator is not on
-            the list, or onnx's own checker refuses the graph.
+        ExportError: if an input is unused, an axis that should be free is fixed, dropout is left in, or an operator is not on
+            the list.
     """
     _check_inputs(name, model, graph)
+    _check_axes(name, model, graph)
     for node in model.graph.node:
         if node.op_type == "Dropout":
             raise ExportError(f"graph {name!r} still drops out: the model was traced in training mode")
@@ -37,10 +40,18 @@ def check_model(name: str, model: onnx.ModelProto, graph: Graph) -> None:
             raise ExportError(
                 f"graph {name!r} uses the operator {node.domain or 'onnx'}::{node.op_type}, which is not served"
             )
+
+
+def check_file(path: Path) -> None:
+    """Has onnx's own checker read a written graph.
+
+    Raises:
+        ExportError: if it refuses it.
+    """
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"graph {name!r} is not valid ONNX: {error}") from error
+        raise ExportError(f"{path.name} is not valid ONNX: {error}") from error
 
 
 def check_weights(module: nn.Module) -> None:
@@ -49,27 +60,37 @@ def check_weights(module: nn.Module) -> None:
     Raises:
         ExportError: naming the first such weight.
     """
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if tensor.is_floating_point() and tensor.isnan().any():
+    for name, buffer in module.named_buffers():  # a mask may well hold -inf
+        if buffer.is_floating_point() and buffer.isnan().any():
             raise ExportError(f"weight {name!r} holds NaN: the model has diverged")
     for name, parameter in module.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise ExportError(f"weight {name!r} holds infinite values: the model has diverged")
+        check_finite(name, parameter)
+
+
+def check_finite(name: str, weight: Tensor) -> None:
+    """Refuses a tensor that holds NaN or infinite values; errors as ``check_weights``."""
+    if not torch.isfinite(weight).all():
+        what = "NaN" if weight.isnan().any() else "infinite values"
+        raise ExportError(f"weight {name!r} holds {what}: the model has diverged")
 
 
 def _check_inputs(name: str, model: onnx.ModelProto, graph: Graph) -> None:
-    consumed = {value for node in model.graph.node for value in node.input}
-    present = {value.name: value for value in model.graph.input}
+    read = {value for node in model.graph.node if node.op_type != "Shape" for value in node.input}
     for spec in graph.inputs:
-        if spec.name not in present or spec.name not in consumed:
+        if spec.name not in read:
             raise ExportError(
                 f"graph {name!r} does not use its input {spec.name!r}: the model ignores it, or it was traced with one "
                 "tensor passed for two inputs"
             )
-        dimensions = present[spec.name].type.tensor_type.shape.dim
-        for axis, dimension in zip(spec.axes, dimensions, strict=True):
-            if isinstance(axis, str) and not dimension.HasField("dim_param"):
-                raise ExportError(
-                    f"graph {name!r}: the {axis} of {spec.name!r} was fixed at {dimension.dim_value} while tracing; "
-                    "the model must not turn that size into a Python number"
-                )
+
+
+def _check_axes(name: str, model: onnx.ModelProto, graph: Graph) -> None:
+    for values, specs in ((model.graph.input, graph.inputs), (model.graph.output, graph.outputs)):
+        present = {value.name: value.type.tensor_type.shape.dim for value in values}
+        for spec in specs:
+            for axis, dimension in zip(spec.axes, present[spec.name], strict=True):
+                if isinstance(axis, str) and not dimension.HasField("dim_param"):
+                    raise ExportError(
+                        f"graph {name!r}: the {axis} of {spec.name!r} was fixed at {dimension.dim_value} while tracing; "
+                        "the model must not turn that size into a Python number, as len(x) does: x.shape[0] stays free"
+                    )

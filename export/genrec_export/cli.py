@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -10,8 +9,6 @@ from pathlib import Path
 import click
 
 from genrec import __version__
-
-NEEDED = {"torch": "export", "onnx": "export", "onnxscript": "export", "safetensors": "export", "onnxruntime": "cpu"}
 
 
 @click.command()
@@ -34,16 +31,13 @@ def main(source: Path, store: Path, k_max: int, include_seen: bool, window: str,
     Writes STORE/<version>/ after proving that it answers as torch does: tensor by tensor over a grid of shapes, and raw
     history by raw history in a process without torch. A failed proof publishes nothing and leaves STORE.failed/.
     """
-    missing = {name: extra for name, extra in NEEDED.items() if importlib.util.find_spec(name) is None}
-    if missing:
-        extras = ",".join(sorted(set(missing.values())))
-        _fail(f"exporting needs {', '.join(missing)}; install with: pip install 'genrec[{extras}]'")
-    from genrec_export import ExportError, export_folder
+    from genrec_export import ExportError
     from genrec_runtime import GenrecError
 
-    click.echo(f"exporting {source}: tracing, then comparing with torch ...", err=True)
     began = time.monotonic()
     try:
+        from genrec_export import export_folder
+
         exported = export_folder(
             source,
             store,
@@ -51,9 +45,11 @@ def main(source: Path, store: Path, k_max: int, include_seen: bool, window: str,
             exclude_seen=not include_seen,
             window=window,  # type: ignore[arg-type]  # click has checked the choice
             promote=promote,
+            say=lambda text: click.echo(f"{text} ...", err=True),
         )
     except (ExportError, GenrecError, ValueError, OSError, ImportError) as error:
-        _fail(str(error))
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
     size = sum(entry.size for entry in exported.manifest.files.values())
     click.echo(exported.report.table())
     click.echo(f"equal to torch in {len(exported.report.cells)} comparisons, {time.monotonic() - began:.0f} s")
@@ -63,8 +59,3 @@ def main(source: Path, store: Path, k_max: int, include_seen: bool, window: str,
         f"{store / 'current'} is {current.name}"
         + ("" if current.name == exported.version else "; --promote changes it")
     )
-
-
-def _fail(message: str) -> None:
-    click.echo(f"error: {message}", err=True)
-    sys.exit(1)

@@ -12,22 +12,33 @@ BLOCK = 64  # items a block in the block-max top-k
 class Serving(nn.Module):
     """A recommender as it is served: item indices 1..V in and out, whatever numbering the model itself uses.
 
+    A row of nothing but padding has the state zero, whatever the model makes of it: the runtime answers it without the model,
+    and what would be NaN must not spoil the rows beside it.
+
     Args:
         encode: item numbers of the model (B, L) -> states (B, D).
         table: (V + 1, D) item vectors in the order of the catalogue, row 0 unused; None where ``head`` scores.
-        head: states (B, D) -> scores (B, rows) in the model's numbering; None for the dot product with ``table``.
+        head: states (B, D) -> scores (B, columns); None for the dot product with ``table``.
         to_model: int64 (V + 1,), the model's number of each item of the catalogue, padding's at 0; None if they agree.
+        to_column: int64 (V + 1,), the head's column of each item, any at 0; None if they agree.
         k: K, the length of a list, at most V; constant in the graph.
     """
 
     def __init__(
-        self, encode: nn.Module, table: Tensor | None, head: nn.Module | None, to_model: Tensor | None, k: int
+        self,
+        encode: nn.Module,
+        table: Tensor | None,
+        head: nn.Module | None,
+        to_model: Tensor | None,
+        to_column: Tensor | None,
+        k: int,
     ) -> None:
         super().__init__()
         self.encoder = encode
         self.head = head
         self.table = table if table is None or isinstance(table, nn.Parameter) else nn.Buffer(table)
         self.to_model = None if to_model is None else nn.Buffer(to_model)
+        self.to_column = None if to_column is None else nn.Buffer(to_column)
         self.k = k
 
     def forward(self, item_ids: Tensor, exclude: Tensor, available: Tensor, candidates: Tensor) -> tuple[Tensor, ...]:
@@ -53,10 +64,12 @@ class Serving(nn.Module):
         return self._candidate_scores(self.encode(item_ids), candidates)
 
     def encode(self, item_ids: Tensor) -> Tensor:
-        """The state of each user: (B, L) -> (B, D)."""
-        numbers = item_ids if self.to_model is None else F.embedding(item_ids, self.to_model.unsqueeze(1)).squeeze(2)
+        """The state of each user: (B, L) -> (B, D), zeros where there is nothing but padding."""
+        dead = item_ids.amax(dim=1, keepdim=True) == 0  # (B, 1)
+        filled = torch.where(dead, 1, item_ids)  # so that attention has something to look at
+        numbers = filled if self.to_model is None else F.embedding(filled, self.to_model.unsqueeze(1)).squeeze(2)
         states: Tensor = self.encoder(numbers)
-        return states
+        return torch.where(dead, 0.0, states)
 
     def scores(self, states: Tensor) -> Tensor:
         """Every item's score: (B, D) -> (B, V + 1), column 0 meaningless."""
@@ -64,14 +77,12 @@ class Serving(nn.Module):
             assert self.table is not None
             return F.linear(states, self.table)
         scores: Tensor = self.head(states)
-        return scores if self.to_model is None else scores.index_select(1, self.to_model)
+        return scores if self.to_column is None else scores.index_select(1, self.to_column)
 
     def _best(self, states: Tensor, exclude: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
         scores = torch.where(available, self.scores(states), float("-inf"))  # (B, V + 1)
-        nothing = torch.cat(
-            [torch.zeros_like(states[:, :1], dtype=torch.int64), exclude], dim=1
-        )  # nor padding, for anyone
-        return top_k(scores.scatter(1, nothing, float("-inf")), self.k)
+        padding = torch.zeros_like(states[:, :1], dtype=torch.int64)  # (B, 1), recommended to nobody
+        return top_k(scores.scatter(1, torch.cat([padding, exclude], dim=1), float("-inf")), self.k)
 
     def _candidate_scores(self, states: Tensor, candidates: Tensor) -> Tensor:
         if self.head is not None:

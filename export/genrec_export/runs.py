@@ -13,10 +13,11 @@ import numpy as np
 from genrec.histories import Ragged, RawId
 from genrec.modules.saving import FORMAT as MODULE_FORMAT
 from genrec.modules.saving import load
-from genrec_export.assemble import Exported
+from genrec_export.assemble import Exported, Say
 from genrec_export.errors import ExportError
-from genrec_export.modules import export_module, parse_signature
+from genrec_export.modules import export_module
 from genrec_export.recommender import Window, export_recommender
+from genrec_export.signatures import parse_signature
 from genrec_models import TorchRecommender, load_run
 
 
@@ -28,6 +29,7 @@ def export_folder(
     exclude_seen: bool = True,
     window: Window = "auto",
     promote: bool = False,
+    say: Say | None = None,
 ) -> Exported:
     """Exports the model in a folder to a store; arguments and errors as ``export_recommender``'s.
 
@@ -39,8 +41,8 @@ def export_folder(
         raise FileNotFoundError(f"{source} holds no config.json: it is neither a run nor a saved module")
     config = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(config, dict) and config.get("format") == MODULE_FORMAT:
-        return _export_saved_module(Path(source), config, out, promote)
-    return export_run(source, out, k_max=k_max, exclude_seen=exclude_seen, window=window, promote=promote)
+        return _export_saved_module(Path(source), config, out, promote, say)
+    return export_run(source, out, k_max=k_max, exclude_seen=exclude_seen, window=window, promote=promote, say=say)
 
 
 def export_run(
@@ -51,6 +53,7 @@ def export_run(
     exclude_seen: bool = True,
     window: Window = "auto",
     promote: bool = False,
+    say: Say | None = None,
 ) -> Exported:
     """Exports a trained zoo model, held to ``TorchRecommender`` on the run's own histories; as ``export_recommender``."""
     run = load_run(source)
@@ -63,7 +66,7 @@ def export_run(
     torch_path = TorchRecommender(run.model, run.catalogue)
 
     def reference(histories: list[list[RawId]]) -> Sequence[tuple[Sequence[RawId], Sequence[float]]]:
-        return torch_path.recommend(histories, min(k_max, len(items)))
+        return torch_path.recommend(histories, min(k_max, len(items)), exclude_seen=exclude_seen)
 
     return export_recommender(
         encode=model.user_state,
@@ -82,16 +85,30 @@ def export_run(
         config=run.config["config"],
         facts=_facts(run.config, run.metrics),
         promote=promote,
+        say=say,
     )
 
 
-def _export_saved_module(folder: Path, config: dict[str, Any], out: str | os.PathLike[str], promote: bool) -> Exported:
-    module = load(folder)
+def _export_saved_module(
+    folder: Path, config: dict[str, Any], out: str | os.PathLike[str], promote: bool, say: Say | None
+) -> Exported:
+    from safetensors import SafetensorError
+
+    try:
+        module = load(folder)
+    except (RuntimeError, SafetensorError) as error:
+        raise ExportError(f"{folder / 'model.safetensors'} does not fit the module of config.json: {error}") from error
     if "signature" not in config:
-        return export_module(module, out=out, promote=promote)
+        return export_module(module, out=out, promote=promote, say=say)
     signature = parse_signature(config["signature"])
     return export_module(
-        module, out=out, inputs=signature.inputs, outputs=signature.outputs, limits=signature.limits, promote=promote
+        module,
+        out=out,
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        limits=signature.limits,
+        promote=promote,
+        say=say,
     )
 
 

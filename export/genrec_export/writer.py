@@ -1,25 +1,22 @@
-"""Writing a bundle: beside the store first, complete and synced, then renamed into it."""
+"""Writing a bundle: inside the store under a name of its own first, complete and synced, then renamed."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import hashlib
-import io
 import os
 import secrets
 import shutil
+import traceback
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from genrec_export.errors import ExportError
-from genrec_export.parity import Report
+from genrec_export.report import Report, npz
 from genrec_runtime.bundle import Bundle
+from genrec_runtime.errors import GenrecError
 from genrec_runtime.manifest import FileEntry, Manifest
 
 ROLES = {
@@ -34,53 +31,71 @@ ROLES = {
 }
 
 
+def check_store(store: Path) -> None:
+    """Tries whether the store can be written, and leaves it as it was; errors as ``staging``."""
+    with staging(store):
+        pass
+
+
 @contextlib.contextmanager
 def staging(store: Path) -> Iterator[Path]:
-    """An empty folder inside the store, removed again unless it was renamed away.
+    """An empty folder inside the store, removed again unless it was renamed away; so is the store, if it was made for it.
 
     Raises:
-        ExportError: if the store cannot be written; said before the long work begins.
+        ExportError: if the store cannot be written.
     """
     folder = store / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    existed = store.exists()
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        (folder / "golden").mkdir(parents=True)
+        for place in (folder, folder / "golden"):
+            place.chmod(0o755)  # whoever serves is often not who exported
     except OSError as error:
         raise ExportError(f"cannot write to the store {store}: {error.strerror}") from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if not existed:
+            with contextlib.suppress(OSError):  # it holds a version now
+                store.rmdir()
 
 
-def write(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
-    """Writes files and, last, the manifest that lists them; everything is synced to disk and readable by all.
-
-    Args:
-        folder: where to write.
-        manifest: complete but for ``files``, ``created`` and ``bundle_id``.
-        files: names and contents.
-
-    Returns:
-        The manifest as written.
+def write_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, FileEntry]:
+    """Writes files, synced to disk and readable by all; returns what the manifest says of them.
 
     Raises:
         ExportError: if the disk refuses.
     """
-    entries = {
+    try:
+        for name, content in files.items():
+            _write_synced(folder / name, content)
+    except OSError as error:
+        raise ExportError(f"cannot write the bundle to {folder}: {error.strerror}") from error
+    return {
         name: FileEntry(len(content), hashlib.sha256(content).hexdigest(), role_of(name))
         for name, content in files.items()
     }
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Writes the manifest, after all files that it lists; returns it with its creation time and id.
+
+    Raises:
+        ExportError: if the disk refuses, or no reader would take it, since it is too large.
+    """
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = dataclasses.replace(manifest, files=entries, created=created).identified()
+    manifest = dataclasses.replace(manifest, created=created).identified()
+    content = manifest.to_json()
     try:
-        (folder / "golden").mkdir(exist_ok=True)
-        for name, content in (*files.items(), ("manifest.json", manifest.to_json())):
-            _write_synced(folder / name, content)
+        Manifest.from_json(content)
+        _write_synced(folder / "manifest.json", content)
         for place in (folder / "golden", folder):
             _sync_folder(place)
     except OSError as error:
         raise ExportError(f"cannot write the bundle to {folder}: {error.strerror}") from error
+    except GenrecError as error:
+        raise ExportError(f"the manifest could not be read again: {error}") from error
     return manifest
 
 
@@ -109,25 +124,32 @@ def publish(folder: Path, store: Path, version: str, *, promote: bool) -> Path:
             _sync_folder(store)
     except OSError as error:
         raise ExportError(f"cannot publish {version} in {store}: {error.strerror}") from error
+    except GenrecError as error:
+        raise ExportError(f"the store has this version already, but damaged; remove {target}: {error}") from error
     return target
 
 
-def write_failure(out: Path, report: Report) -> Path:
-    """Leaves ``OUT.failed/`` with the report and the smallest input that failed; returns the folder."""
-    folder = out.with_name(out.name + ".failed")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "report.json").write_bytes(report.to_json())
-    if report.failing:
-        (folder / "failing_input.npz").write_bytes(npz(report.failing))
-    return folder
+@contextlib.contextmanager
+def leaving_evidence(store: Path, report: Report) -> Iterator[None]:
+    """Where an export is refused, leaves ``STORE.failed/``: the report, the smallest failing input, the error in full.
 
-
-def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Arrays as the bytes of an ``.npz`` file: the same arrays, the same bytes."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
+    Raises:
+        ExportError: the one raised inside, with the folder's name added.
+    """
+    try:
+        yield
+    except ExportError as error:
+        folder = Path(os.path.abspath(store) + ".failed")
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / "report.json").write_bytes(report.to_json())
+            (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            if report.failing:
+                (folder / "failing_input.npz").write_bytes(npz(report.failing))
+        except OSError as problem:
+            raise ExportError(f"{error}; nor could {folder} be written: {problem.strerror}") from error
+        raise ExportError(f"{error}; more in {folder}") from error
 
 
 def role_of(name: str) -> str:

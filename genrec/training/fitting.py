@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,7 +61,7 @@ def fit(
 
     Args:
         model: has ``loss``, ``user_state`` and ``item_vectors``, or ``fit_events`` and ``scores``; and ``num_items``,
-            ``max_seq_length``, ``config`` (a dataclass of its constructor's arguments).
+            ``max_seq_length``, ``config`` (a dataclass of all its constructor's arguments, ``num_items`` among them).
         split: what to learn from, validate on and test on.
         out: the run folder to write; None keeps the result in memory.
         seed: of everything random from here on; the model's initial weights are the caller's.
@@ -177,7 +177,7 @@ def _describe(
     return {
         "format": "genrec-run",
         "format_version": 1,
-        "model": getattr(kind, "zoo_name", f"{kind.__module__}:{kind.__qualname__}"),
+        "model": vars(kind).get("zoo_name", f"{kind.__module__}:{kind.__qualname__}"),  # a subclass is not of the zoo
         "config": asdict(recommender(model).config),
         "fit": asdict(config),
         "seed": seed,
@@ -195,6 +195,11 @@ def _describe(
 
 def _check_fits(model: nn.Module, split: Split, seed: int) -> None:
     items = len(split.data.items)
+    if not is_dataclass(recommender(model).config):
+        raise TypeError(
+            f"{type(model).__name__}.config must be a dataclass instance that holds all arguments of its constructor, "
+            f"not {recommender(model).config!r}"
+        )
     if recommender(model).num_items != items:
         raise ValueError(f"the model was built for num_items {recommender(model).num_items}, the data have {items}")
     if not len(split.test):

@@ -39,7 +39,7 @@ class Course:
     @property
     def best_epoch(self) -> int:
         """The epoch, from 1, with the highest validation NDCG@10, the first of equals; 0 before there is one."""
-        return max(self.rows, key=lambda row: row[MONITOR], default={"epoch": 0})["epoch"]  # type: ignore[return-value]
+        return int(max(self.rows, key=lambda row: row[MONITOR], default={"epoch": 0})["epoch"])
 
     def ended(self, config: FitConfig) -> bool:
         """Whether all epochs are done, or too many were no better than the best."""
@@ -83,7 +83,7 @@ class Trainer:
             model.parameters(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
-            fused=_can_fuse(fabric, model),
+            fused=config.precision != "16-mixed",  # a fused step would unscale by itself, which forbids clipping
         )
         self.loss, self.optimizer = fabric.setup(_Loss(model), optimizer)
         self.course = Course()
@@ -187,8 +187,3 @@ class Trainer:
 
 def _copy(model: nn.Module) -> Weights:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
-
-
-def _can_fuse(fabric: Fabric, model: nn.Module) -> bool:
-    """Whether AdamW may update all weights in one kernel, which is the fastest way."""
-    return fabric.device.type in ("cpu", "cuda") and all(p.is_floating_point() for p in model.parameters())

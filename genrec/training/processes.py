@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import warnings
@@ -17,6 +18,9 @@ from torch import distributed
 
 from genrec.histories import Ints
 from genrec.training.config import Precision
+
+_SPEAKERS = ("fabric.utilities.distributed", "fabric.utilities.rank_zero", "pytorch.utilities.rank_zero")
+_CHATTER = ("Initializing distributed: GLOBAL_RANK", "All distributed processes registered")
 
 
 def start_fabric(device: str = "auto", precision: Precision = "32", loggers: list[Logger] | None = None) -> Fabric:
@@ -65,9 +69,20 @@ def _accelerator(device: str) -> tuple[str, int | list[int]]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Holds back what Lightning says about itself on every start, and nothing else."""
+    loggers = [logging.getLogger(f"lightning.{name}") for name in _SPEAKERS]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
-        yield
+        for logger in loggers:
+            logger.addFilter(_is_news)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not any(text in record.getMessage() for text in _CHATTER)
 
 
 def rank_and_world() -> tuple[int, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from genrec.data import Split, leave_one_out, load_data, temporal_split
+from genrec.data import SequenceData, Split, leave_one_out, load_data, temporal_split
 
 Settings = dict[str, Any]
 
@@ -63,13 +63,13 @@ class DataOptions:
         if self.split != "temporal" and any(given):
             raise ValueError(f"valid_from and test_from belong to split 'temporal', not {self.split!r}")
 
-    def load(self) -> Split:
-        """Loads, filters and splits the data.
+    def sequences(self) -> SequenceData:
+        """Loads and filters the data.
 
         Raises:
             DataError: if anything about the data is wrong.
         """
-        data = load_data(
+        return load_data(
             self.source,
             user_col=self.user_col,
             item_col=self.item_col,
@@ -81,6 +81,14 @@ class DataOptions:
             items=self.items,
             title_col=self.title_col,
         )
+
+    def load(self) -> Split:
+        """Loads, filters and splits the data.
+
+        Raises:
+            DataError: if anything about the data is wrong, or nothing is left for one of the parts.
+        """
+        data = self.sequences()
         if self.valid_from is None or self.test_from is None:
             return leave_one_out(data)
         return temporal_split(data, self.valid_from, self.test_from)
@@ -179,8 +187,8 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     if value is None and NoneType in choices:
         return None
     for choice in choices:
-        if get_origin(choice) is Literal and value in get_args(choice):
-            return value
+        if get_origin(choice) is Literal and str(value) in get_args(choice):
+            return str(value)
         if choice is Any or (isinstance(choice, type) and type(value) is choice):
             return value
     if float in choices and type(value) is int:

@@ -26,12 +26,13 @@ class TorchRecommender:
         self.catalogue = catalogue
         self.batch_size = batch_size
 
-    def recommend(self, histories: Sequence[Sequence[Any]], k: int = 10) -> list[Row]:
-        """The best items for each history that it does not hold itself.
+    def recommend(self, histories: Sequence[Sequence[Any]], k: int = 10, *, exclude_seen: bool = True) -> list[Row]:
+        """The best items for each history.
 
         Args:
             histories: raw ids, oldest first, of any length; unknown ids are dropped.
             k: how many; above the catalogue's size it gives the catalogue.
+            exclude_seen: leave out what the (whole) history holds.
 
         Returns:
             Per history its raw ids, best first, and their scores, fewer than ``k`` where nothing is left. A history without a
@@ -48,17 +49,17 @@ class TorchRecommender:
         answers: list[Row] = [self._cold_start(k)] * len(rows)
         for start in range(0, len(known), self.batch_size):
             places = known[start : start + self.batch_size]
-            for place, answer in zip(places, self._answer([rows[i] for i in places], k), strict=True):
+            for place, answer in zip(places, self._answer([rows[i] for i in places], k, exclude_seen), strict=True):
                 answers[place] = answer
         return [(list(items), list(scores)) for items, scores in answers]
 
     @torch.inference_mode()
-    def _answer(self, rows: list[Any], k: int) -> list[Row]:
+    def _answer(self, rows: list[Any], k: int, exclude_seen: bool) -> list[Row]:
         device = next(iter(self.model.state_dict().values())).device
         histories = Ragged.from_rows(rows)
         width = min(int(histories.lengths.max()), int(self.model.max_seq_length))  # type: ignore[arg-type]
         item_ids = torch.from_numpy(histories.pad(width)).to(device)  # (B, L)
-        seen = torch.from_numpy(histories.pad()).to(device)  # (B, E), the whole histories
+        seen = torch.from_numpy(histories.pad(None if exclude_seen else 0)).to(device)  # (B, E), E is 0 if not
         scores = mask_scores(catalogue_scores(self.model, item_ids), seen)  # (B, V + 1)
         indices, values = top_k(scores, min(k, len(self.catalogue.items)))  # (B, K)
         left = (values > float("-inf")).sum(dim=1).tolist()

@@ -7,6 +7,7 @@ answer = recommender.recommend([["85123A", "71053"], ["22423"]], k=10)
 """
 
 from genrec.histories import ItemIds
+from genrec_runtime.answers import Recommendations
 from genrec_runtime.device import DeviceReport
 from genrec_runtime.errors import (
     BundleCorrupt,
@@ -20,7 +21,7 @@ from genrec_runtime.errors import (
     Unsupported,
 )
 from genrec_runtime.module import Module, load
-from genrec_runtime.recommender import Recommendations, Recommender
+from genrec_runtime.recommender import Recommender
 from genrec_runtime.verify import verify
 
 __all__ = [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
+import math
 import os
 import stat
 import zipfile
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genrec.histories import Catalogue
+from genrec_runtime.checks import ALIGNMENT as ALIGNMENT
 from genrec_runtime.errors import BundleCorrupt, BundleNotFound
-from genrec_runtime.manifest import MAX_BYTES, Manifest, Weight
+from genrec_runtime.manifest import Manifest, Weight
+from genrec_runtime.strictjson import MAX_BYTES
 
-ALIGNMENT = 64
 MAX_GOLDEN_BYTES = 256 << 20
 
 
@@ -62,6 +63,15 @@ class Bundle:
         files = {name: _read_verified(folder, name, manifest) for name in manifest.files}
         return cls(folder, manifest, digest, files)
 
+    @staticmethod
+    def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+        """What a bundle says of itself; none of its files is looked at.
+
+        Raises:
+            BundleError: if there is no bundle at ``path``, or its manifest cannot be read.
+        """
+        return Manifest.from_json(_read(_resolve(path), "manifest.json", None).tobytes())
+
     def bytes(self, name: str) -> bytes:
         """A copy of one file's content."""
         return self.files[name].tobytes()
@@ -77,24 +87,17 @@ class Bundle:
             catalogue = Catalogue.from_files({name: self.bytes(name) for name in wanted})
         except (ValueError, TypeError) as error:
             raise BundleCorrupt(f"{self.path}: {error}") from error
-        if self.manifest.semantics is None or len(catalogue.items) != self.manifest.semantics.num_items:
+        stated = self.manifest.semantics.num_items if self.manifest.semantics else 0
+        if len(catalogue.items) != stated:
             raise BundleCorrupt(
-                f"{self.path}: the item files hold {len(catalogue.items)} items, the manifest says otherwise"
+                f"{self.path}: the item files hold {len(catalogue.items)} items, the manifest says {stated}"
             )
         return catalogue
 
     def weight(self, file: str, weight: Weight) -> NDArray[Any]:
-        """One tensor of a weights file, a view of the verified bytes.
-
-        Raises:
-            BundleCorrupt: if it does not lie inside the file.
-        """
-        try:
-            dtype = np.dtype(weight.dtype)
-            count = int(np.prod(weight.shape, dtype=np.int64))
-            return np.frombuffer(self.files[file], dtype, count, weight.offset).reshape(weight.shape)
-        except (ValueError, TypeError) as error:
-            raise BundleCorrupt(f"{self.path}: {weight.name!r} does not lie inside {file}: {error}") from error
+        """One tensor of a weights file, a view of the verified bytes."""
+        count = math.prod(weight.shape)  # inside the file: the manifest was checked
+        return np.frombuffer(self.files[file], np.dtype(weight.dtype), count, weight.offset).reshape(weight.shape)
 
     def golden(self, graph: str) -> list[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
         """The recorded inputs and outputs of a graph, case by case.
@@ -107,7 +110,7 @@ class Bundle:
             raise BundleCorrupt(f"{self.path}: {name} is missing")
         try:
             arrays = _read_npz(self.bytes(name))
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        except Exception as error:  # a damaged archive fails in many ways, from zlib to the headers' tokenizer
             raise BundleCorrupt(f"{self.path}: {name} is damaged: {error}") from error
         cases: dict[str, tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]] = {}
         for key, array in arrays.items():
@@ -120,18 +123,32 @@ class Bundle:
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path:
-    folder = Path(os.path.realpath(path))
-    if (folder / "manifest.json").exists():
+    """The folder itself, links followed once, so that a link that moves meanwhile cannot mix two bundles."""
+    try:
+        if not os.fspath(path):
+            raise BundleNotFound("the bundle's path is empty")
+        folder = Path(os.path.realpath(path))
+        found = (folder / "manifest.json").exists()
+    except (OSError, ValueError) as error:  # no permission, too long a name, a NUL
+        raise BundleNotFound(f"there is no bundle at {os.fspath(path)!r}: {error}") from error
+    if found:
         return folder
     if not folder.exists():
-        beside = sorted(p.name for p in folder.parent.iterdir())[:8] if folder.parent.is_dir() else []
-        near = f"; beside it: {', '.join(beside)}" if beside else ""
-        raise BundleNotFound(f"there is no bundle at {path}{near}")
+        raise BundleNotFound(f"there is no bundle at {path}{_beside(folder)}")
     if not folder.is_dir():
         raise BundleNotFound(f"{path} is a file; a bundle is a folder with a manifest.json")
     if (folder / "current").exists():
         raise BundleNotFound(f"{path} is a store of bundles; name one of them, such as {Path(path) / 'current'}")
     raise BundleNotFound(f"{path} holds no manifest.json: no bundle, or an export that did not finish")
+
+
+def _beside(folder: Path) -> str:
+    """What else there is where a folder was looked for."""
+    try:
+        names = sorted(path.name for path in folder.parent.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return ""
+    return f"; beside it: {', '.join(names[:8])}" if names else ""
 
 
 def _read_verified(folder: Path, name: str, manifest: Manifest) -> NDArray[np.uint8]:
@@ -147,25 +164,35 @@ def _read(folder: Path, name: str, size: int | None) -> NDArray[np.uint8]:
     """One regular file through one descriptor into aligned memory; ``size`` None caps it at a manifest's."""
     path = folder / name
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not hang us
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            return _read_regular(path, file, size)
+    except FileNotFoundError as error:
+        raise BundleCorrupt(f"{path} is missing") from error
+    except IsADirectoryError as error:
+        raise BundleCorrupt(f"{path} is a folder, not a regular file", code="bundle_unsafe") from error
     except OSError as error:
-        detail = "is missing" if error.errno == errno.ENOENT else f"cannot be opened: {error.strerror}{_owner(path)}"
-        raise BundleCorrupt(f"{path} {detail}") from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleCorrupt(f"{path} is not a regular file", code="bundle_unsafe")
-        if size is None and status.st_size > MAX_BYTES:
-            raise BundleCorrupt(f"{path} has {status.st_size} bytes, more than {MAX_BYTES}", code="bundle_unsafe")
-        expected = status.st_size if size is None else size
-        if status.st_size != expected:
-            raise BundleCorrupt(f"{path} has {status.st_size} bytes, the manifest says {expected}")
-        content = _aligned(expected)
-        view, done = content.data, 0
-        while done < expected and (count := file.readinto(view[done:])):
-            done += count
-        if done != expected:
-            raise BundleCorrupt(f"{path} ended after {done} of {expected} bytes")
+        raise BundleCorrupt(f"{path} cannot be read: {error.strerror}{_owner(path)}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO must not hang us
+
+
+def _read_regular(path: Path, file: io.FileIO, size: int | None) -> NDArray[np.uint8]:
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleCorrupt(f"{path} is not a regular file", code="bundle_unsafe")
+    if size is None and status.st_size > MAX_BYTES:
+        raise BundleCorrupt(f"{path} has {status.st_size} bytes, more than {MAX_BYTES}", code="bundle_unsafe")
+    expected = status.st_size if size is None else size
+    if status.st_size != expected:
+        raise BundleCorrupt(f"{path} has {status.st_size} bytes, the manifest says {expected}")
+    content = _aligned(expected)
+    view, done = content.data, 0
+    while done < expected and (count := file.readinto(view[done:])):
+        done += count
+    if done != expected:
+        raise BundleCorrupt(f"{path} ended after {done} of {expected} bytes")
     content.setflags(write=False)
     return content
 
@@ -175,7 +202,8 @@ def _owner(path: Path) -> str:
         status = path.stat()
     except OSError:
         return ""
-    return f" (mode {stat.S_IMODE(status.st_mode):o}, owner {status.st_uid}, this process is user {os.geteuid()})"
+    user = os.geteuid() if hasattr(os, "geteuid") else "?"
+    return f" (mode {stat.S_IMODE(status.st_mode):o}, owner {status.st_uid}, this process is user {user})"
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,24 @@ from genrec import __version__
 
 
 class _Group(click.Group):
-    """Prints what a user can cause as one line instead of a traceback."""
+    """Prints what a user can cause, and warnings, as one line on standard error instead of a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
         from genrec_runtime.errors import GenrecError
 
         try:
-            return super().invoke(context)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: click.echo(f"warning: {_one_line(message)}", err=True)
+                return super().invoke(context)
+        except BrokenPipeError:
+            raise  # the reader has seen enough, as in "... | head": click ends quietly
         except (GenrecError, ValueError, OSError) as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {_one_line(error)}", err=True)
             sys.exit(1)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split()) or type(message).__name__
 
 
 _DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -58,7 +68,10 @@ def recommend(
     as_json: bool,
     device: str,
 ) -> None:
-    """Recommend after the history ITEMS (raw ids, oldest first), or after those of --history or --file."""
+    """Recommend after the history ITEMS (raw ids, oldest first), or after those of --history or --file.
+
+    Ids that begin with a dash come after two of them: genrec-runtime recommend BUNDLE -- -5 3
+    """
     from genrec_runtime import Recommender
 
     recommender = Recommender.load(bundle, device=device)
@@ -84,7 +97,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     from genrec_runtime.bundle import Bundle
     from genrec_runtime.verify import describe
 
-    click.echo(Bundle.open(bundle).manifest.to_json().decode() if as_json else describe(bundle))
+    click.echo(Bundle.open(bundle).manifest.to_json().decode().rstrip() if as_json else describe(bundle))
 
 
 @main.command()
@@ -97,6 +110,8 @@ def verify(bundle: Path, expect_digest: str | None, device: str) -> None:
 
     seen = check(bundle, device=device, expect_digest=expect_digest)
     click.echo(f"{seen.files} files, {seen.size:,} bytes: all hashes agree")
+    if seen.undeclared:
+        click.echo(f"not part of the bundle, and never read: {', '.join(seen.undeclared)}", err=True)
     for graph, difference in seen.differences.items():
         share = f"{difference.excess:.1%} of the tolerance"
         click.echo(f"golden {graph}: largest difference {difference.error:.3g}, {share}")
@@ -108,7 +123,7 @@ def _rows(kind: str, items: tuple[str, ...], histories: tuple[str, ...], file: P
     if sum(map(bool, (items, histories, file))) > 1:
         raise click.UsageError("give ITEMS, --history or --file, one of them")
     if file is not None:
-        with click.open_file(str(file)) as lines:
+        with click.open_file(str(file), encoding="utf-8") as lines:
             return [_json_row(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
     texts = [list(items)] if not histories else [[part for part in h.split(",") if part] for h in histories]
     return [[_number(text) for text in row] for row in texts] if kind == "int" else [list(row) for row in texts]
@@ -117,7 +132,7 @@ def _rows(kind: str, items: tuple[str, ...], histories: tuple[str, ...], file: P
 def _json_row(line: str, number: int) -> list[Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"line {number} is no JSON: {error}") from error
     if not isinstance(row, list):
         raise click.UsageError(f"line {number} must be a JSON list of item ids, got {line.strip():.60}")
@@ -126,7 +141,4 @@ def _json_row(line: str, number: int) -> list[Any]:
 
 def _number(text: str) -> int | str:
     """A whole number where the text is one; other text stays and is an unknown item."""
-    try:
-        return int(text)
-    except ValueError:
-        return text
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,19}", text) else text

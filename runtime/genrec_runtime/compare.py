@@ -89,7 +89,8 @@ def compare_lists(
             max((abs(a[i] - last_b) for i in a.keys() - b.keys()), default=0.0),
             max((abs(b[i] - last_a) for i in b.keys() - a.keys()), default=0.0),
         )
-        excess = gap / (tolerance.atol + tolerance.rtol * scale)
+        allowed = tolerance.atol + tolerance.rtol * scale
+        excess = gap / allowed if allowed else np.inf if gap else 0.0
         if excess > worst.excess:
             worst = Difference(max(values.error, gap), excess, row)
     return worst

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import io
 import os
 import re
+import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,11 +17,28 @@ from typing import Any
 
 from genrec_runtime.errors import DeviceUnavailable, GenrecError
 
-# onnxruntime's telemetry is on by default and a full opt-out works only before its first import, so it is set here,
-# when genrec_runtime is imported: with it on, a child forked after the import hangs at its exit.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+WARNING, FATAL = 2, 4  # onnxruntime's log levels; it starts with the first
+INSTALL = "pip install 'genrec[gpu]' (CUDA 13) or 'genrec[gpu-cu12]' (CUDA 12.9)"
+
+
+def switch_telemetry_off() -> None:
+    """Full opt-out of onnxruntime's telemetry, unless its user has set the variable already.
+
+    It is on by default, works only before onnxruntime's first import, and with it on a child forked after that import
+    hangs at its exit; so this runs when genrec_runtime is imported.
+    """
+    if "ORT_DISABLE_TELEMETRY" not in os.environ and "onnxruntime" in sys.modules:
+        warnings.warn(
+            "onnxruntime was imported before genrec_runtime, with its telemetry on; import genrec_runtime first, "
+            "or set ORT_DISABLE_TELEMETRY=1",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+switch_telemetry_off()
 
 
 @dataclass(frozen=True)
@@ -53,11 +75,13 @@ def import_onnxruntime() -> Any:
         )
     try:
         import onnxruntime
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise GenrecError(
-            "serving needs onnxruntime; install it with: pip install 'genrec[cpu]' (or 'genrec[gpu]')",
+            f"serving needs onnxruntime ({error}); install it with: pip install 'genrec[cpu]' (or 'genrec[gpu]')",
             code="no_onnxruntime",
         ) from error
+    except ImportError as error:
+        raise GenrecError(f"onnxruntime cannot be imported: {error}", code="broken_onnxruntime") from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise GenrecError(
             "onnxruntime is only half installed; run: pip install --force-reinstall onnxruntime (or onnxruntime-gpu)",
@@ -75,10 +99,55 @@ def parse_device(device: str) -> tuple[str, int]:
     >>> parse_device("cuda:1")
     ('cuda', 1)
     """
-    match = re.fullmatch(r"(auto|cpu|cuda)|cuda:(\d{1,3})", device)
+    match = re.fullmatch(r"(auto|cpu|cuda)|cuda:([0-9]{1,3})", device) if isinstance(device, str) else None
     if match is None:
         raise ValueError(f"device ({device!r}) must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
     return ("cuda", int(match[2])) if match[2] else (match[1], 0)
+
+
+def cuda_problem(onnxruntime: Any, number: int) -> str:
+    """Why CUDA cannot start on GPU ``number``, "" where nothing speaks against it; asks the driver, not onnxruntime."""
+    if CUDA not in onnxruntime.get_available_providers():
+        return f"this onnxruntime {onnxruntime.__version__} is a build for the CPU"
+    count = count_gpus()
+    if isinstance(count, str):
+        return count
+    return "" if number < count else f"there are {count} GPUs, counted from 0"
+
+
+def count_gpus() -> int | str:
+    """How many GPUs the NVIDIA driver shows to this process, or why there are none."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return f"there is no NVIDIA driver ({name} cannot be opened)"
+    count = ctypes.c_int()
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if failed == 100 or (not failed and count.value == 0):
+        return "the NVIDIA driver shows no GPU to this process"
+    return f"the NVIDIA driver fails with error {failed}" if failed else count.value
+
+
+def preload_cuda(onnxruntime: Any) -> str:
+    """Loads the CUDA libraries that pip installed beside onnxruntime; names those it could not find, "" where it has all.
+
+    onnxruntime does not look there by itself, and prints what is missing.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        onnxruntime.preload_dlls()
+    missing = dict.fromkeys(re.findall(r"Failed to load (\S+?):", printed.getvalue()))
+    return f"missing {', '.join(missing)}" if missing else ""
+
+
+@contextlib.contextmanager
+def quiet(onnxruntime: Any) -> Iterator[None]:
+    """Without what onnxruntime writes to standard error while it looks for CUDA: it is checked and raised instead."""
+    onnxruntime.set_default_logger_severity(FATAL)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(WARNING)
 
 
 def cuda_options(number: int) -> dict[str, str]:
@@ -98,23 +167,12 @@ def available_threads() -> int:
     return max(1, min(affinity, _quota(Path("/sys/fs/cgroup"))))
 
 
-def fall_back(reason: str) -> str:
-    """Says once, as a warning, that "auto" serves on the CPU though a GPU build is installed."""
-    warnings.warn(f"serving on the CPU: {reason}", RuntimeWarning, stacklevel=4)
-    return reason
-
-
-def check_provider(asked: str, started: list[str]) -> None:
-    """Refuses a session that is not where it was asked to be: onnxruntime itself only writes to its log.
-
-    Raises:
-        DeviceUnavailable: if CUDA was asked for and did not start.
-    """
-    if asked == "cuda" and CUDA not in started:
-        raise DeviceUnavailable(
-            f"asked for {CUDA} but onnxruntime offers {', '.join(started)}; it needs an NVIDIA driver and one of "
-            "pip install 'genrec[gpu]' (CUDA 13) or 'genrec[gpu-cu12]' (CUDA 12.9); or pass device='cpu'"
-        )
+def unavailable(device: str, reason: str) -> DeviceUnavailable:
+    """The error of a device asked for by name."""
+    return DeviceUnavailable(
+        f"device {device!r} cannot be used: {reason}; it needs an NVIDIA driver and one of {INSTALL}; "
+        "or pass device='cpu'"
+    )
 
 
 def _installed(distribution: str) -> bool:

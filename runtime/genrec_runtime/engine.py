@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from genrec_runtime.bundle import Bundle
-from genrec_runtime.compare import Difference, compare_lists, compare_values
 from genrec_runtime.device import (
     CPU,
     CUDA,
     DeviceReport,
     available_threads,
-    check_provider,
     cuda_options,
-    fall_back,
+    cuda_problem,
     import_onnxruntime,
     parse_device,
+    preload_cuda,
+    quiet,
+    unavailable,
 )
-from genrec_runtime.errors import BundleVersionError, GenrecError, InferenceError, InputError, Unsupported
-from genrec_runtime.manifest import Signature, TensorSpec
+from genrec_runtime.errors import (
+    BundleError,
+    BundleVersionError,
+    DeviceUnavailable,
+    GenrecError,
+    InferenceError,
+    Unsupported,
+)
+from genrec_runtime.signatures import check_inputs, check_session
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -38,14 +47,16 @@ class Engine:
 
     Raises:
         DeviceUnavailable: if a device asked for by name does not start.
-        ValueError: if ``device`` is no device, or ``threads`` is below 1.
+        ValueError: if ``device`` is no device, or ``threads`` is no whole number of at least 1.
         BundleVersionError: if onnxruntime is older than the bundle requires.
+        BundleError: if onnxruntime does not open the graph.
+        GenrecError: if there is not exactly one build of onnxruntime.
     """
 
     def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None) -> None:
         kind, number = parse_device(device)
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads ({threads}) must be at least 1")
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise ValueError(f"threads ({threads!r}) must be a whole number of at least 1")
         self.bundle = bundle
         self._ort = import_onnxruntime()
         _check_version(bundle, self._ort.__version__)
@@ -53,18 +64,13 @@ class Engine:
         self._lock = threading.Lock()
         self._sessions: dict[str, Any] = {}
         self._weights: dict[str, Any] = {}
-        reason = ""
-        if kind == "auto":
-            kind, reason = self._choose()
-        self._providers: list[Any] = [(CUDA, cuda_options(number)), CPU] if kind == "cuda" else [CPU]
-        if kind == "cuda" and CUDA not in self._ort.get_available_providers():
-            check_provider(kind, self._ort.get_available_providers())  # the CPU build: onnxruntime would only warn
-        main = "recommend" if bundle.manifest.kind == "recommender" else "module"
-        started = self._session(main).get_providers()
-        if reason == "" and kind == "cuda" and device == "auto" and CUDA not in started:
-            reason = fall_back("the GPU build of onnxruntime could not start CUDA")
-        elif kind == "cuda":
-            check_provider(kind, started)
+        self._providers: list[Any] = [CPU]
+        reason = "" if kind == "cpu" else self._start_cuda(number)
+        if reason and kind == "cuda":
+            raise unavailable(device, reason)
+        if reason and CUDA in self._ort.get_available_providers():  # a GPU build was installed, so a GPU was meant
+            warnings.warn(f"serving on the CPU: {reason}", RuntimeWarning, stacklevel=3)
+        started = self._session(self._main).get_providers()
         self.report = DeviceReport(device, tuple(started), self._threads, reason, self._ort.__version__)
 
     def run(self, graph: str, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -79,7 +85,8 @@ class Engine:
 
         Raises:
             Unsupported: if the bundle has no such graph.
-            InputError: if an input is missing, unknown, or has another dtype, shape or range than stated.
+            InputError: if an input is missing, unknown, or has another dtype, shape or range than stated, or a float
+                that is no number.
             InferenceError: if onnxruntime fails.
         """
         session = self._session(graph)
@@ -91,32 +98,26 @@ class Engine:
             raise InferenceError(f"graph {graph!r} failed: {error}") from error
         return {spec.name: output for spec, output in zip(signature.outputs, outputs, strict=True)}
 
-    def selftest(self) -> dict[str, Difference]:
-        """Replays the golden inputs of every graph on this machine; per graph the worst difference to what is recorded.
+    @property
+    def _main(self) -> str:
+        return "recommend" if self.bundle.manifest.kind == "recommender" else "module"
 
-        Raises:
-            BundleCorrupt: if goldens are missing or damaged.
-        """
-        return {graph: self._replay(graph) for graph in self.bundle.manifest.graphs}
-
-    def _replay(self, graph: str) -> Difference:
-        tolerance = self.bundle.manifest.tolerance
-        worst = Difference(0.0, 0.0, -1)
-        for inputs, expected in self.bundle.golden(graph):
-            found = self.run(graph, inputs)
-            if graph == "recommend":
-                lists = (found["items"], found["scores"], expected["items"], expected["scores"])
-                differences = [compare_lists(*lists, tolerance)]
-            else:
-                differences = [compare_values(found[name], expected[name], tolerance) for name in expected]
-            worst = max([worst, *differences], key=lambda difference: difference.excess)
-        return worst
-
-    def _choose(self) -> tuple[str, str]:
-        """The device of "auto": CUDA where this build of onnxruntime has it, else the CPU and why."""
-        if CUDA in self._ort.get_available_providers():
-            return "cuda", ""
-        return "cpu", "this onnxruntime is the CPU build"
+    def _start_cuda(self, number: int) -> str:
+        """Opens the main graph on a GPU; or says why not, and leaves the engine on the CPU."""
+        reason = cuda_problem(self._ort, number)
+        if reason:
+            return reason
+        missing = preload_cuda(self._ort)
+        self._providers = [(CUDA, cuda_options(number)), CPU]
+        try:
+            if CUDA in self._session(self._main).get_providers():  # asking is not getting: onnxruntime only logs
+                return ""
+            reason = missing or "onnxruntime could not start CUDA"
+        except DeviceUnavailable as error:
+            reason = str(error)
+        self._providers = [CPU]
+        self._sessions.clear()
+        return reason
 
     def _session(self, graph: str) -> Any:
         with self._lock:
@@ -129,10 +130,29 @@ class Engine:
         if graph not in manifest.graphs:
             raise Unsupported(f"this bundle has no graph {graph!r}; it has {', '.join(manifest.graphs)}")
         content = self.bundle.bytes(manifest.graphs[graph]["fp32"])
+        own = {"enable_fallback": 0, "read_config_from_model": 0}
         try:
-            return self._ort.InferenceSession(content, self._options(), providers=self._providers, enable_fallback=0)
+            with quiet(self._ort) if len(self._providers) > 1 else contextlib.nullcontext():
+                session = self._ort.InferenceSession(content, self._options(), providers=self._providers, **own)
         except Exception as error:
-            raise GenrecError(f"onnxruntime cannot open graph {graph!r}: {error}", code="graph_refused") from error
+            raise self._refusal(graph, error) from error
+        check_session(graph, manifest.signature[graph], session)
+        return session
+
+    def _refusal(self, graph: str, error: Exception) -> GenrecError:
+        """What onnxruntime's refusal to open a graph means."""
+        text = " ".join(str(error).split())
+        if "IR version" in text or "opset" in text.lower():
+            manifest = self.bundle.manifest
+            return BundleVersionError(
+                f"graph {graph!r} has opset {manifest.opset} and IR version {manifest.ir_version}, which onnxruntime "
+                f"{self._ort.__version__} does not read; upgrade it ({text})"
+            )
+        if "not a registered function/op" in text:
+            return Unsupported(f"onnxruntime {self._ort.__version__} has no such operator: {text}")
+        if len(self._providers) > 1 and "CUDA" in text:
+            return DeviceUnavailable(text)
+        return BundleError(f"onnxruntime cannot open graph {graph!r}: {text}", code="graph_refused")
 
     def _options(self) -> Any:
         options = self._ort.SessionOptions()
@@ -156,48 +176,6 @@ class Engine:
                     array = self.bundle.weight(file, weight)
                     self._weights[weight.name] = self._ort.OrtValue.ortvalue_from_numpy(array)
         return self._weights
-
-
-def check_inputs(signature: Signature, inputs: Mapping[str, NDArray[Any]]) -> None:
-    """What onnxruntime does not check, or only on some devices: names, dtypes, equal axes, largest sizes, index ranges.
-
-    Raises:
-        InputError: naming the input, what it is and what it should be.
-    """
-    names = [spec.name for spec in signature.inputs]
-    if set(inputs) != set(names):
-        raise InputError(
-            f"the inputs must be {', '.join(names)}; got {', '.join(inputs) or 'none'}", code="input_names"
-        )
-    sizes: dict[str | int, int] = {}
-    for spec in signature.inputs:
-        array = inputs[spec.name]
-        if array.dtype != np.dtype(spec.dtype):
-            raise InputError(f"{spec.name} must be {spec.dtype}, not {array.dtype}", code="input_dtype")
-        if array.ndim != len(spec.axes):
-            raise InputError(f"{spec.name} must have the axes {spec.axes}, got shape {array.shape}", code="input_shape")
-        for axis, size in zip(spec.axes, array.shape, strict=True):
-            expected = sizes.setdefault(axis, axis if isinstance(axis, int) else size)
-            if size != expected:
-                raise InputError(
-                    f"{spec.name} has {size} along {axis!r} where {expected} is needed (shape {array.shape})",
-                    code="input_shape",
-                )
-            if size > signature.limits.get(str(axis), size):
-                raise InputError(
-                    f"{spec.name} has {size} along {axis!r}, at most {signature.limits[str(axis)]} are served"
-                )
-        if array.size and (spec.low is not None or spec.high is not None):
-            _check_range(spec, array)
-
-
-def _check_range(spec: TensorSpec, array: NDArray[Any]) -> None:
-    low, high = array.min(), array.max()
-    if (spec.low is not None and low < spec.low) or (spec.high is not None and high > spec.high):
-        raise InputError(
-            f"{spec.name} holds values from {low} to {high}, allowed are {spec.low} to {spec.high}",
-            code="id_out_of_range",
-        )
 
 
 def _check_version(bundle: Bundle, version: str) -> None:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from genrec_runtime.checks import check
 from genrec_runtime.errors import BundleCorrupt, BundleVersionError, Unsupported
+from genrec_runtime.strictjson import decode, parse
 
 FORMAT = "genrec-bundle"
 FORMAT_VERSION = (1, 0)
 READABLE_MAJORS = (1,)
-MAX_BYTES = 1 << 20
-FILE_NAME = re.compile(r"(golden/)?[A-Za-z0-9_-][A-Za-z0-9._-]*[A-Za-z0-9_-]")
 
 
 @dataclass(frozen=True)
@@ -165,8 +162,7 @@ class Manifest:
 
     def identified(self) -> Manifest:
         """A copy whose ``bundle_id`` is the sha256 over all else but the creation time: equal content, equal id."""
-        content = dataclasses.replace(self, bundle_id="", created="").to_json()
-        return dataclasses.replace(self, bundle_id=hashlib.sha256(content).hexdigest())
+        return dataclasses.replace(self, bundle_id=_identity(dataclasses.asdict(self)))
 
     @property
     def version(self) -> str:
@@ -175,132 +171,43 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The bytes of ``manifest.json``: sorted keys, two spaces, a final newline."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
+        return _dump(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, blob: bytes) -> Manifest:
         """Reads and checks ``manifest.json``.
 
         Raises:
-            BundleCorrupt: if it is no strict JSON, a key is missing, or a value has the wrong type or range.
+            BundleCorrupt: if it is no strict JSON, a key is missing, a value has the wrong type or range, or
+                ``bundle_id`` is not that of the content.
             BundleVersionError: if the format's major version is not readable here.
-            Unsupported: if ``must_understand`` lists a feature that this runtime does not have.
+            Unsupported: if it needs a feature that this runtime does not have.
         """
-        data = _strict_json(blob)
+        data = parse(blob)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise BundleCorrupt(f"manifest.json does not describe a {FORMAT}")
-        version = _decode(tuple[int, ...], data.get("format_version"), "/format_version")
+        version = decode(tuple[int, ...], data.get("format_version"), "/format_version")
         if not version or version[0] not in READABLE_MAJORS:
             raise BundleVersionError(
                 f"the bundle has format {'.'.join(map(str, version))}, this runtime reads majors "
                 f"{', '.join(map(str, READABLE_MAJORS))}; upgrade genrec, or export the model again"
             )
-        unknown = _decode(tuple[str, ...], data.get("must_understand", []), "/must_understand")
+        unknown = decode(tuple[str, ...], data.get("must_understand", []), "/must_understand")
         if unknown:
             raise Unsupported(
                 f"the bundle needs {', '.join(unknown)}, which this runtime does not have; upgrade genrec"
             )
-        manifest: Manifest = _decode(cls, data, "")
-        _check(manifest)
+        manifest: Manifest = decode(cls, data, "")
+        check(manifest)
+        if manifest.bundle_id != _identity(data):
+            raise BundleCorrupt("manifest.json was changed: /bundle_id is not that of its content")
         return manifest
 
 
-def _check(manifest: Manifest) -> None:
-    """What types cannot say: names inside the bundle, files that exist, weights inside their file."""
-    for name in manifest.files:
-        if not FILE_NAME.fullmatch(name) or name == "manifest.json":
-            raise BundleCorrupt(
-                f"manifest.json lists {name!r}, which is no file name of a bundle", code="bundle_unsafe"
-            )
-    for graph, variants in manifest.graphs.items():
-        for file in variants.values():
-            if file not in manifest.files:
-                raise BundleCorrupt(f"graph {graph!r} names {file!r}, which /files does not list")
-        if graph not in manifest.signature:
-            raise BundleCorrupt(f"graph {graph!r} has no /signature")
-    for file, weights in manifest.weights.items():
-        if file not in manifest.files:
-            raise BundleCorrupt(f"/weights names {file!r}, which /files does not list")
-        for weight in weights:
-            if weight.offset < 0 or min(weight.shape, default=0) < 0:
-                raise BundleCorrupt(f"/weights: {weight.name!r} has a negative size or offset")
-    if manifest.kind == "recommender":
-        _check_recommender(manifest)
+def _dump(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
-def _check_recommender(manifest: Manifest) -> None:
-    semantics = manifest.semantics
-    if semantics is None or "recommend" not in manifest.graphs:
-        raise BundleCorrupt("a recommender needs /semantics and a 'recommend' graph")
-    if semantics.num_items < 1 or semantics.max_seq_length < 1:
-        raise BundleCorrupt("/semantics: num_items and max_seq_length must be at least 1")
-    if not 1 <= semantics.k_max <= semantics.num_items:
-        raise BundleCorrupt(f"/semantics/k_max ({semantics.k_max}) must lie in 1..{semantics.num_items}")
-    if manifest.defaults.k < 1:
-        raise BundleCorrupt(f"/defaults/k ({manifest.defaults.k}) must be at least 1")
-
-
-def _strict_json(blob: bytes) -> Any:
-    if len(blob) > MAX_BYTES:
-        raise BundleCorrupt(f"manifest.json has {len(blob)} bytes, more than {MAX_BYTES}", code="bundle_unsafe")
-    try:
-        return json.loads(blob.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise BundleCorrupt(f"manifest.json is not strict JSON: {str(error)[:200]}") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = dict(pairs)
-    if len(keys) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return keys
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _decode(kind: Any, value: Any, pointer: str) -> Any:
-    """``value`` as ``kind`` (a dataclass, a container or a plain type), or BundleCorrupt naming the JSON pointer."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(kind, value, pointer)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        options = [option for option in arguments if option is not type(None)]
-        chosen = [option for option in options if type(value) is option]
-        return _decode(chosen[0] if chosen else options[0], value, pointer)
-    if origin is Literal:
-        if value not in arguments or type(value) is not type(arguments[0]):
-            raise BundleCorrupt(f"{pointer} must be one of {', '.join(map(repr, arguments))}, not {value!r:.80}")
-        return value
-    if origin is tuple:
-        entries = _expect(list, value, pointer)
-        return tuple(_decode(arguments[0], entry, f"{pointer}/{i}") for i, entry in enumerate(entries))
-    if origin is Mapping:
-        entries = _expect(dict, value, pointer)
-        return {key: _decode(arguments[1], entry, f"{pointer}/{key}") for key, entry in entries.items()}
-    if kind is Any:
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    return _expect(kind, value, pointer)
-
-
-def _decode_dataclass(kind: Any, value: Any, pointer: str) -> Any:
-    entries = _expect(dict, value, pointer)
-    hints = typing.get_type_hints(kind)
-    known = {}
-    for member in dataclasses.fields(kind):
-        if member.name in entries:
-            known[member.name] = _decode(hints[member.name], entries[member.name], f"{pointer}/{member.name}")
-        elif member.default is dataclasses.MISSING and member.default_factory is dataclasses.MISSING:
-            raise BundleCorrupt(f"{pointer}/{member.name} is missing")
-    return kind(**known)
-
-
-def _expect(kind: type, value: Any, pointer: str) -> Any:
-    if type(value) is not kind:
-        raise BundleCorrupt(f"{pointer} must be {kind.__name__}, not {type(value).__name__} ({value!r:.80})")
-    return value
+def _identity(data: Mapping[str, Any]) -> str:
+    """The id of a manifest's JSON values, keys of newer minor versions included."""
+    return hashlib.sha256(_dump({**data, "bundle_id": "", "created": ""})).hexdigest()

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
 from genrec_runtime.errors import Unsupported
-from genrec_runtime.recommender import Recommender, require_equal
+from genrec_runtime.golden import require_equal
+from genrec_runtime.manifest import TensorSpec
+from genrec_runtime.recommender import Recommender
+from genrec_runtime.requests import as_array
 
 GRAPH = "module"
 
@@ -45,8 +48,8 @@ class Module:
         """One run.
 
         Args:
-            inputs: an array for each input that the manifest's signature names, of the dtype and shape stated there.
-                Whole numbers of any width are widened where int64 is asked for.
+            inputs: an array, or nested lists, for each input that the manifest's signature names, of the dtype and shape
+                stated there. Narrower numbers of the same kind are widened; a mask of 0 and 1 may be bool.
 
         Returns:
             An array for every output of the signature.
@@ -55,8 +58,8 @@ class Module:
             InputError: if an input is missing, unknown, or has another dtype, shape or range.
             InferenceError: if onnxruntime fails.
         """
-        dtypes = {spec.name: np.dtype(spec.dtype) for spec in self.manifest.signature[GRAPH].inputs}
-        arrays = {name: _widen(np.asarray(value), dtypes.get(name)) for name, value in inputs.items()}
+        specs = {spec.name: spec for spec in self.manifest.signature[GRAPH].inputs}
+        arrays = {name: _widened(as_array(value, name), specs.get(name)) for name, value in inputs.items()}
         return self._engine.run(GRAPH, arrays)
 
     def selftest(self) -> None:
@@ -73,6 +76,12 @@ def load(
     return Module(bundle, engine) if bundle.manifest.kind == "module" else Recommender(bundle, engine)
 
 
-def _widen(array: NDArray[Any], dtype: np.dtype[Any] | None) -> NDArray[Any]:
-    narrow = array.dtype.kind in "iu" and array.dtype != np.uint64
-    return array.astype(np.int64) if narrow and dtype == np.int64 else array
+def _widened(array: NDArray[Any], spec: TensorSpec | None) -> NDArray[Any]:
+    """The array in the dtype of its input where that loses nothing; else as it is, to be refused by the engine."""
+    if spec is None:
+        return array
+    dtype, kind = np.dtype(spec.dtype), array.dtype.kind
+    lossless = kind in {"i": "iu", "f": "f"}.get(dtype.kind, "") and np.can_cast(array.dtype, dtype, "safe")
+    fits = array.dtype == np.uint64 and dtype == np.int64 and not np.any(array >= 2**63)
+    is_mask = kind == "b" and dtype == np.int64 and (spec.low, spec.high) == (0, 1)
+    return array.astype(dtype) if lossless or fits or is_mask else array

@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec.histories import Catalogue, Ints, Ragged, RawId
+from genrec.histories import Catalogue, Ints, Ragged
+from genrec_runtime.answers import Floats, Recommendations, Status
+from genrec_runtime.batches import ROWS, chunks, rows_a_run, take, union
 from genrec_runtime.bundle import Bundle
-from genrec_runtime.compare import Difference
 from genrec_runtime.engine import Engine
 from genrec_runtime.errors import InferenceError, InputError, Unsupported
+from genrec_runtime.golden import require_equal
 from genrec_runtime.manifest import Semantics
-from genrec_runtime.requests import Numbered, OnUnknown, number_rows, refuse, warn_if_foreign, whole_number
+from genrec_runtime.requests import (
+    Numbered,
+    OnUnknown,
+    flag,
+    list_length,
+    number_list,
+    number_rows,
+    refuse,
+    warn_if_foreign,
+)
 
-Status = Literal["model", "cold_start", "all_unknown"]
-Floats = NDArray[np.float32]
-CHUNK = 512  # rows a run; bounds the memory of a call
-
-
-@dataclass(frozen=True, eq=False)
-class Recommendations:
-    """The answer to one call, row by row; a row may be shorter than ``k`` where nothing more may be recommended.
-
-    Attributes:
-        items: per row the raw ids, best first, as they were in training.
-        scores: per row float32 scores; 1 / rank in rows that the model did not answer.
-        status: per row "model", "cold_start" (empty history) or "all_unknown" (no id of the history is known).
-        unknown_items: how many ids of the histories the catalogue lacks.
-    """
-
-    items: list[list[RawId]]
-    scores: list[Floats]
-    status: list[Status]
-    unknown_items: int
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def lengths(self) -> Ints:
-        """int64 (B,): how many items each row has."""
-        return np.fromiter(map(len, self.items), dtype=np.int64, count=len(self.items))
-
-    def to_list(self) -> list[list[tuple[RawId, float]]]:
-        """Per row (raw id, score) pairs, best first."""
-        return [list(zip(i, s.tolist(), strict=True)) for i, s in zip(self.items, self.scores, strict=True)]
-
-    def to_padded(self, fill: RawId) -> tuple[NDArray[Any], Floats]:
-        """Two matrices (B, longest row): ids filled up with ``fill``, scores filled up with -inf."""
-        width = int(self.lengths.max(initial=0))
-        items = [row + [fill] * (width - len(row)) for row in self.items]
-        scores = [np.append(row, np.full(width - len(row), -np.inf, np.float32)) for row in self.scores]
-        shape = (len(self), width)
-        return np.array(items).reshape(shape), np.array(scores, dtype=np.float32).reshape(shape)
+List = tuple[Ints, Floats]  # item indices, best first, and their scores
 
 
 class Recommender:
@@ -76,6 +48,9 @@ class Recommender:
         self.device_report = engine.report
         self._engine = engine
         self._everything = np.arange(semantics.num_items + 1) > 0
+        self._popularity = np.zeros(semantics.num_items + 1, np.int64)  # an item's place in the cold-start order
+        self._popularity[self.catalogue.cold_start] = np.arange(1, semantics.num_items + 1)
+        self._rows_a_run = rows_a_run(semantics.num_items)
         self._warned = False
 
     @classmethod
@@ -137,23 +112,23 @@ class Recommender:
         """
         refuse(self.manifest.capabilities, {"users": users, "timestamps": timestamps, "request_time": request_time})
         defaults = self.manifest.defaults
-        k = self._list_length(defaults.k if k is None else k, candidates is not None)
-        seen = defaults.exclude_seen if exclude_seen is None else exclude_seen
+        k = list_length(defaults.k if k is None else k, self.semantics, limited=candidates is None)
+        seen = flag(defaults.exclude_seen if exclude_seen is None else exclude_seen, "exclude_seen")
         numbered = self._histories(histories, on_unknown)
-        excluded = self._excluded(numbered, exclude, seen)
+        count = len(numbered.given)
+        given = [numbered.known] * seen + ([] if exclude is None else [self._number(exclude, "exclude", count)])
+        excluded = union(*given) if given else Ragged(np.zeros(0, np.int64), np.zeros(count + 1, np.int64))
         allowed = self._allowed(available)
-        if candidates is not None:
-            rows = self._number(candidates, "candidates", "drop", len(numbered.given)).known
-            indices, scores = self._rank(numbered, rows, excluded, allowed, k)
+        pools = None if candidates is None else union(self._number(candidates, "candidates", count))
+        known = np.flatnonzero(numbered.known.lengths)  # the model sees only these: others it cannot answer
+        if pools is None:
+            lists = self._search(numbered.known, known, excluded, allowed, k)
         else:
-            indices, scores = self._search(numbered, excluded, allowed, k)
-        status = [self._status(numbered, row) for row in range(len(numbered.given))]
-        for row, state in enumerate(status):
-            if state != "model":
-                pool = None if candidates is None else rows.row(row)
-                indices[row] = self._popular(k, excluded.row(row), allowed, pool)
-                scores[row] = (1.0 / np.arange(1, len(indices[row]) + 1)).astype(np.float32)
-        return Recommendations([self.catalogue.items.raw(i) for i in indices], scores, status, numbered.unknown)
+            lists = self._rank(numbered.known, known, pools, excluded, allowed, k)
+        answers = dict(zip(known.tolist(), lists, strict=True))
+        if len(known) < count:
+            answers |= self._popular(np.flatnonzero(numbered.known.lengths == 0), pools, excluded, allowed, k)
+        return self._answer([answers[row] for row in range(count)], numbered)
 
     def score(
         self,
@@ -177,14 +152,12 @@ class Recommender:
             Unsupported: if the bundle cannot score.
         """
         numbered = self._histories(histories, on_unknown)
-        rows = self._number(candidates, "candidates", "error", len(numbered.given)).known
-        scores = self._scores(numbered.known, rows)
-        rank = np.empty(self.semantics.num_items + 1, dtype=np.float32)
-        rank[self.catalogue.cold_start] = 1.0 / np.arange(1, self.semantics.num_items + 1)
-        return [
-            scores[i, : rows.lengths[i]] if length else rank[rows.row(i)]
-            for i, length in enumerate(numbered.known.lengths)
-        ]
+        rows = self._number(candidates, "candidates", len(numbered.given), "error")
+        known = np.flatnonzero(numbered.known.lengths)
+        scores = dict(zip(known.tolist(), self._scores(numbered.known, known, rows), strict=True))
+        for row in np.flatnonzero(numbered.known.lengths == 0).tolist():
+            scores[row] = (1.0 / self._popularity[rows.row(row)]).astype(np.float32)
+        return [scores[row] for row in range(len(rows))]
 
     def encode(self, histories: Sequence[Sequence[Any]], *, on_unknown: OnUnknown | None = None) -> Floats:
         """The model's state of each user, float32 (B, D); zeros for rows without a known item.
@@ -194,113 +167,112 @@ class Recommender:
             Unsupported: if the model has no user state of its own.
         """
         numbered = self._histories(histories, on_unknown)
-        states = [
-            self._run("encode", {"item_ids": self._window(numbered.known, rows)})["states"]
-            for rows in self._chunks(numbered)
-        ]
-        encoded = np.concatenate(states)
-        encoded[numbered.known.lengths == 0] = 0.0
-        return encoded
+        known = np.flatnonzero(numbered.known.lengths)
+        if "encode" not in self.manifest.graphs:
+            raise Unsupported("this bundle has no user states: it has no graph 'encode'")
+        width = self.manifest.signature["encode"].outputs[0].axes[1]
+        states = np.zeros((len(numbered.given), int(width)), np.float32)
+        for rows in chunks(known, numbered.known.lengths, ROWS):
+            states[rows] = self._run("encode", {"item_ids": self._window(numbered.known, rows)})["states"]
+        return states
 
     def selftest(self) -> None:
         """Replays the bundle's golden requests on this machine and device.
 
         Raises:
+            BundleCorrupt: if the recorded requests are missing or damaged.
             InferenceError: if an answer differs from the recorded one by more than the tolerance.
         """
         require_equal(self._engine)
 
     def _histories(self, histories: Any, on_unknown: OnUnknown | None) -> Numbered:
-        numbered = self._number(histories, "histories", on_unknown or self.manifest.defaults.on_unknown)
+        policy = self.manifest.defaults.on_unknown if on_unknown is None else on_unknown
+        numbered = number_rows(self.catalogue.items, histories, "histories", policy)
         if not self._warned:
-            self._warned = warn_if_foreign(self.catalogue.items, numbered, histories)
+            self._warned = warn_if_foreign(self.catalogue.items, numbered, stacklevel=3)
         empty = np.flatnonzero(numbered.known.lengths == 0)
         if len(empty) and self.manifest.defaults.empty_history == "error":
             raise InputError(f"histories[{empty[0]}] holds no item of the catalogue", code="empty_history")
         return numbered
 
-    def _number(self, rows: Any, field: str, on_unknown: OnUnknown, count: int | None = None) -> Numbered:
+    def _number(self, rows: Any, field: str, count: int, on_unknown: OnUnknown = "drop") -> Ragged:
         numbered = number_rows(self.catalogue.items, rows, field, on_unknown)
-        if count is not None and len(numbered.given) != count:
+        if len(numbered.given) != count:
             raise InputError(f"{field} has {len(numbered.given)} rows for {count} histories", code="row_count")
-        return numbered
-
-    def _list_length(self, k: Any, from_candidates: bool) -> int:
-        length = whole_number(k, "k", 1)
-        k_max, num_items = self.semantics.k_max, self.semantics.num_items
-        if length > k_max and k_max < num_items and not from_candidates:
-            raise InputError(f"k ({k}) is above this bundle's {k_max}; export with --k-max {k}", code="k")
-        return min(length, num_items)
-
-    def _excluded(self, numbered: Numbered, exclude: Any, seen: bool) -> Ragged:
-        rows = len(numbered.given)
-        none = Ragged(np.zeros(0, np.int64), np.zeros(rows + 1, np.int64))
-        history = numbered.known if seen else none
-        if exclude is None:
-            return history
-        more = self._number(exclude, "exclude", "drop", rows).known
-        return Ragged.from_rows([np.append(a, b) for a, b in zip(history.rows(), more.rows(), strict=True)])
+        return numbered.known
 
     def _allowed(self, available: Any) -> NDArray[np.bool_]:
         if available is None:
             return self._everything
         allowed = np.zeros_like(self._everything)
-        allowed[self._number([available], "available", "drop").known.values] = True
+        allowed[number_list(self.catalogue.items, available, "available")] = True
         return allowed
 
     def _search(
-        self, numbered: Numbered, excluded: Ragged, allowed: NDArray[np.bool_], k: int
-    ) -> tuple[list[Ints], list[Floats]]:
-        """The best items of the whole catalogue, from the graph that ends in top-k."""
-        indices: list[Ints] = []
-        scores: list[Floats] = []
-        for rows in self._chunks(numbered):
-            exclude = excluded.slices(rows, np.zeros(len(rows), np.int64), excluded.lengths[rows]).pad()
-            inputs = {"item_ids": self._window(numbered.known, rows), "exclude": exclude, "available": allowed}
-            outputs = self._run("recommend", inputs)
-            for row_items, row_scores in zip(outputs["items"], outputs["scores"], strict=True):
-                real = int(np.sum(row_scores[:k] > -np.inf))
-                indices.append(row_items[:real])
-                scores.append(row_scores[:real])
-        return indices, scores
+        self, histories: Ragged, rows: Ints, excluded: Ragged, allowed: NDArray[np.bool_], k: int
+    ) -> list[List]:
+        """For each of ``rows`` the best items of the whole catalogue, from the graph that ends in top-k."""
+        lists: list[List] = []
+        for part in chunks(rows, excluded.lengths, self._rows_a_run):
+            inputs = {"item_ids": self._window(histories, part), "exclude": take(excluded, part).pad()}
+            outputs = self._run("recommend", {**inputs, "available": allowed})
+            items, scores = outputs["items"][:, :k].copy(), outputs["scores"][:, :k].copy()
+            real = np.sum(scores > -np.inf, axis=1).tolist()  # what is masked stands last
+            lists += [(items[i, :n], scores[i, :n]) for i, n in enumerate(real)]
+        return lists
 
     def _rank(
-        self, numbered: Numbered, candidates: Ragged, excluded: Ragged, allowed: NDArray[np.bool_], k: int
-    ) -> tuple[list[Ints], list[Floats]]:
-        """The best of given items: higher score first, then the lower index, each item once."""
-        scores = self._scores(numbered.known, candidates)
-        best: list[Ints] = []
-        best_scores: list[Floats] = []
-        for row in range(len(candidates)):
-            items, first = np.unique(candidates.row(row), return_index=True)
-            keep = allowed[items] & ~np.isin(items, excluded.row(row))
-            items, values = items[keep], scores[row, first[keep]]
-            order = np.argsort(-values, kind="stable")[:k]
-            best.append(items[order])
-            best_scores.append(values[order])
-        return best, best_scores
+        self, histories: Ragged, rows: Ints, pools: Ragged, excluded: Ragged, allowed: NDArray[np.bool_], k: int
+    ) -> list[List]:
+        """For each of ``rows`` the best of its pool: higher score first, then the lower index."""
+        lists: list[List] = []
+        for row, scores in zip(rows.tolist(), self._scores(histories, rows, pools), strict=True):
+            items = pools.row(row)
+            keep = allowed[items] & ~np.isin(items, excluded.row(row)) & (scores > -np.inf)
+            items, scores = items[keep], scores[keep]
+            order = np.argsort(-scores, kind="stable")[:k]
+            lists.append((items[order], scores[order]))
+        return lists
 
-    def _scores(self, histories: Ragged, candidates: Ragged) -> Floats:
-        """float32 (B, longest row of candidates)."""
-        width = max(1, int(candidates.lengths.max(initial=0)))
-        scores = [
-            self._run(
-                "score", {"item_ids": self._window(histories, rows), "candidates": candidates.pad(width, "right")[rows]}
-            )
-            for rows in _chunks(len(histories))
+    def _popular(
+        self, rows: Ints, pools: Ragged | None, excluded: Ragged, allowed: NDArray[np.bool_], k: int
+    ) -> dict[int, List]:
+        """For each of ``rows`` the first of the cold-start order that may be recommended, scored 1 / place."""
+        lists: dict[int, List] = {}
+        everything = self.catalogue.cold_start[allowed[self.catalogue.cold_start]]
+        for row in rows.tolist():
+            order, without = everything, excluded.row(row)
+            if pools is not None:
+                pool = pools.row(row)
+                order = pool[allowed[pool]][np.argsort(self._popularity[pool[allowed[pool]]])]
+            order = order[: k + len(without)]
+            items = order[~np.isin(order, without)][:k]
+            lists[row] = items, (1.0 / np.arange(1, len(items) + 1)).astype(np.float32)
+        return lists
+
+    def _scores(self, histories: Ragged, rows: Ints, candidates: Ragged) -> list[Floats]:
+        """For each of ``rows`` the model's scores of its candidates."""
+        scores: list[Floats] = []
+        for part in chunks(rows, candidates.lengths, self._rows_a_run):
+            inputs = {"item_ids": self._window(histories, part), "candidates": take(candidates, part).pad(side="right")}
+            found = self._run("score", inputs)["scores"]
+            scores += [found[i, :n].copy() for i, n in enumerate(candidates.lengths[part].tolist())]
+        return scores
+
+    def _answer(self, lists: list[List], numbered: Numbered) -> Recommendations:
+        """Item indices as raw ids."""
+        indices = Ragged.from_rows([items for items, _ in lists])
+        try:
+            raw = self.catalogue.items.raw(indices.values)
+        except IndexError as error:
+            raise InferenceError(f"the model gave items that do not exist: {error}", code="no_such_item") from error
+        bounds = indices.offsets.tolist()
+        items = [raw[start:end] for start, end in itertools.pairwise(bounds)]
+        pairs = zip(numbered.known.lengths.tolist(), numbered.given.tolist(), strict=True)
+        status: list[Status] = [
+            "model" if known else "all_unknown" if given else "cold_start" for known, given in pairs
         ]
-        return np.concatenate([output["scores"] for output in scores])
-
-    def _popular(self, k: int, excluded: Ints, allowed: NDArray[np.bool_], pool: Ints | None) -> Ints:
-        """The first ``k`` of the cold-start order that may be recommended."""
-        free = allowed.copy()
-        free[excluded] = False
-        if pool is not None:
-            inside = np.zeros_like(free)
-            inside[pool] = True
-            free &= inside
-        order = self.catalogue.cold_start
-        return order[free[order]][:k]
+        return Recommendations(items, [scores for _, scores in lists], status, numbered.unknown)
 
     def _run(self, graph: str, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         outputs = self._engine.run(graph, inputs)
@@ -311,41 +283,8 @@ class Recommender:
 
     def _window(self, histories: Ragged, rows: Ints) -> Ints:
         """The newest items of the chosen rows, padded as the model was trained: (B, L)."""
-        taken = histories.slices(rows, np.zeros(len(rows), np.int64), histories.lengths[rows])
+        taken = take(histories, rows)
         limit = self.semantics.max_seq_length
         longest = max(1, int(taken.lengths.max(initial=0)))
         length = limit if self.semantics.window == "fixed" else min(limit, longest)
         return taken.pad(length, self.semantics.padding)
-
-    @staticmethod
-    def _chunks(numbered: Numbered) -> Iterator[Ints]:
-        return _chunks(len(numbered.given))
-
-    @staticmethod
-    def _status(numbered: Numbered, row: int) -> Status:
-        if numbered.known.lengths[row]:
-            return "model"
-        return "all_unknown" if numbered.given[row] else "cold_start"
-
-
-def require_equal(engine: Engine) -> dict[str, Difference]:
-    """Replays the goldens and refuses to go on where they differ; returns the worst difference of each graph.
-
-    Raises:
-        InferenceError: naming the graph and the difference.
-    """
-    differences = engine.selftest()
-    for graph, difference in differences.items():
-        if not difference.same:
-            raise InferenceError(
-                f"graph {graph!r} answers the golden requests differently here: error {difference.error:.3g}, "
-                f"{difference.excess:.1f} times the tolerance, in row {difference.row}",
-                code="golden_mismatch",
-            )
-    return differences
-
-
-def _chunks(count: int) -> Iterator[Ints]:
-    """Row numbers, ``CHUNK`` at a time; one empty chunk where there are no rows, so that shapes come out right."""
-    for start in range(0, max(count, 1), CHUNK):
-        yield np.arange(start, min(start + CHUNK, count))

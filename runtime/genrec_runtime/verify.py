@@ -9,7 +9,7 @@ from genrec_runtime.bundle import Bundle
 from genrec_runtime.compare import Difference
 from genrec_runtime.device import DeviceReport
 from genrec_runtime.engine import Engine
-from genrec_runtime.recommender import require_equal
+from genrec_runtime.golden import require_equal
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Verified:
         digest: "sha256:..." of the manifest.
         files: how many files were hashed.
         size: their bytes.
+        undeclared: files in the folder that the manifest does not list; nothing reads them.
         device: where the golden requests were replayed.
         differences: per graph the worst difference to the recorded answers.
     """
@@ -27,6 +28,7 @@ class Verified:
     digest: str
     files: int
     size: int
+    undeclared: tuple[str, ...]
     device: DeviceReport
     differences: dict[str, Difference]
 
@@ -45,7 +47,7 @@ def verify(path: str | os.PathLike[str], *, device: str = "cpu", expect_digest: 
     if bundle.manifest.kind == "recommender":
         bundle.catalogue()
     size = sum(entry.size for entry in bundle.manifest.files.values())
-    return Verified(bundle.digest, len(bundle.files), size, engine.report, differences)
+    return Verified(bundle.digest, len(bundle.files), size, _undeclared(bundle), engine.report, differences)
 
 
 def describe(path: str | os.PathLike[str]) -> str:
@@ -82,3 +84,10 @@ def describe(path: str | os.PathLike[str]) -> str:
     lines += [(f"file {name}", f"{entry.size:,} bytes, {entry.role}") for name, entry in sorted(manifest.files.items())]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+
+
+def _undeclared(bundle: Bundle) -> tuple[str, ...]:
+    """Hidden ones left out: where files come from a config map or over a network, the system adds such."""
+    listed = {*bundle.files, "manifest.json", "golden"}
+    names = [path.relative_to(bundle.path) for place in ("*", "golden/*") for path in bundle.path.glob(place)]
+    return tuple(sorted(n.as_posix() for n in names if n.as_posix() not in listed and not n.name.startswith(".")))

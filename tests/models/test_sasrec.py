@@ -109,7 +109,7 @@ def test_padding_s_vector_stays_zero_in_training() -> None:
 
 def test_the_settings_rebuild_the_model() -> None:
     config = SASRecConfig(V, embedding_dim=4, num_heads=1, num_layers=1, dropout=0.1, max_seq_length=7, num_negatives=3)
-    model = SASRec(**{**vars(config)})
+    model = SASRec(**vars(config))
     assert model.config == config
     assert (model.num_items, model.max_seq_length) == (V, 7)
 

@@ -49,7 +49,7 @@ def test_a_misspelt_model_gets_the_closest_name() -> None:
         model_class("sasrek")
     with pytest.raises(ValueError, match="the zoo has popularity, item-knn"):
         model_class("xyz")
-    with pytest.raises(ValueError, match="genrec_models.sasrec has no class 'Sasrec'"):
+    with pytest.raises(ValueError, match=r"genrec_models\.sasrec has no class 'Sasrec'"):
         model_class("genrec_models.sasrec:Sasrec")
 
 

@@ -1,0 +1,142 @@
+"""Taking one traced ONNX model apart: into graphs that share a file of weights, without traces of the machine that traced."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from genrec_export.tracing import Graph
+from genrec_runtime.bundle import ALIGNMENT
+from genrec_runtime.manifest import TensorSpec, Weight
+
+WEIGHTS = "weights.bin"
+EXTERNAL_FROM = 1024  # bytes; smaller tensors stay inside their graph
+
+
+def anonymise(model: onnx.ModelProto) -> None:
+    """Removes stack traces and module paths, which hold the exporting machine's folders."""
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    del model.graph.value_info[:]
+    model.producer_name, model.producer_version = "genrec", ""
+
+
+def move_weights(model: onnx.ModelProto) -> tuple[bytes, tuple[Weight, ...]]:
+    """Moves every tensor of 1 KiB or more out of a model into one blob, equal tensors once.
+
+    The model is changed in place: such an initialiser keeps its name and shape, and says where its bytes lie.
+
+    Returns:
+        The content of ``weights.bin``, each tensor 64-byte aligned, and where each lies.
+    """
+    blob = bytearray()
+    weights: dict[str, Weight] = {}  # by digest
+    kept: list[TensorProto] = []
+    renamed: dict[str, str] = {}
+    for tensor in model.graph.initializer:
+        array = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        if array.nbytes < EXTERNAL_FROM:
+            kept.append(tensor)
+            continue
+        content = array.tobytes()
+        digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode() + content).hexdigest()
+        if digest in weights:
+            renamed[tensor.name] = weights[digest].name
+            continue
+        blob.extend(bytes(-len(blob) % ALIGNMENT))
+        weights[digest] = Weight(tensor.name, str(array.dtype), tuple(array.shape), len(blob))
+        blob.extend(content)
+        kept.append(_external(weights[digest], tensor.data_type, len(content)))
+    _replace(model.graph.initializer, kept)
+    _rename(model, renamed)
+    return bytes(blob), tuple(weights.values())
+
+
+def cut(whole: onnx.ModelProto, name: str, graph: Graph) -> onnx.ModelProto:
+    """The part of a traced model that makes one graph's outputs, under their own names."""
+    model = onnx.ModelProto()
+    model.CopyFrom(whole)
+    body = model.graph
+    body.name = name
+    needed = {f"{name}/{spec.name}" for spec in graph.outputs}
+    outputs = [value for value in body.output if value.name in needed]
+    nodes = []
+    for node in reversed(body.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    _replace(body.node, nodes[::-1])
+    _replace(body.initializer, [tensor for tensor in body.initializer if tensor.name in needed])
+    _replace(body.input, [value for value in body.input if value.name in {spec.name for spec in graph.inputs}])
+    _replace(body.output, outputs)
+    _rename(model, {f"{name}/{spec.name}": spec.name for spec in graph.outputs})
+    _name_axes(model, graph)
+    return model
+
+
+def measure_on_first(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> None:
+    """Lets the size of an axis be read from the first input that has it: torch may read it from one that a graph lacks."""
+    first: dict[str | int, tuple[str, int]] = {}
+    for spec in specs:
+        for place, axis in enumerate(spec.axes):
+            first.setdefault(axis, (spec.name, place))
+    axes = {spec.name: spec.axes for spec in specs}
+    for node in model.graph.node:
+        bounds = {attribute.name: attribute for attribute in node.attribute}
+        one_axis = set(bounds) == {"start", "end"} and bounds["end"].i == bounds["start"].i + 1
+        if node.op_type == "Shape" and node.input[0] in axes and one_axis:
+            node.input[0], place = first[axes[node.input[0]][bounds["start"].i]]
+            bounds["start"].i, bounds["end"].i = place, place + 1
+
+
+def operators(models: Sequence[onnx.ModelProto]) -> dict[str, tuple[str, ...]]:
+    """The operators in use, by domain."""
+    found: dict[str, set[str]] = {}
+    for model in models:
+        for node in model.graph.node:
+            found.setdefault(node.domain, set()).add(node.op_type)
+    return {domain: tuple(sorted(ops)) for domain, ops in sorted(found.items())}
+
+
+def _replace(part: Any, values: Sequence[object]) -> None:
+    """Other values in a repeated field; they may be its own."""
+    del part[:]
+    part.extend(values)
+
+
+def _rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    """Renames values wherever nodes and outputs use them."""
+    for node in model.graph.node:
+        node.input[:] = [names.get(value, value) for value in node.input]
+        node.output[:] = [names.get(value, value) for value in node.output]
+    for value in model.graph.output:
+        value.name = names.get(value.name, value.name)
+
+
+def _name_axes(model: onnx.ModelProto, graph: Graph) -> None:
+    """Gives free axes their names from the specs, so that equal names mean equal sizes."""
+    for values, specs in ((model.graph.input, graph.inputs), (model.graph.output, graph.outputs)):
+        by_name = {value.name: value for value in values}
+        for spec in specs:
+            if spec.name not in by_name:
+                continue  # an input that the graph does not use: the checks say so
+            dimensions = by_name[spec.name].type.tensor_type.shape.dim
+            for dimension, axis in zip(dimensions, spec.axes, strict=True):
+                if isinstance(axis, str) and dimension.HasField("dim_param"):
+                    dimension.dim_param = axis
+
+
+def _external(weight: Weight, data_type: int, size: int) -> TensorProto:
+    tensor = TensorProto(name=weight.name, data_type=data_type, dims=weight.shape, data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", WEIGHTS), ("offset", str(weight.offset)), ("length", str(size))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor

@@ -1,0 +1,136 @@
+"""What a manifest's types cannot say: safe names, graphs that are there, weights inside their file, sizes that agree."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from genrec_runtime.errors import BundleCorrupt, Unsupported
+
+if TYPE_CHECKING:
+    from genrec_runtime.manifest import Manifest, Semantics, TensorSpec
+
+ALIGNMENT = 64  # bytes; where tensors lie in a weights file, and files in memory
+ONNX_TYPES = {  # numpy's name of a dtype: onnxruntime's name of the tensor
+    "bool": "tensor(bool)",
+    "int8": "tensor(int8)",
+    "uint8": "tensor(uint8)",
+    "int16": "tensor(int16)",
+    "uint16": "tensor(uint16)",
+    "int32": "tensor(int32)",
+    "uint32": "tensor(uint32)",
+    "int64": "tensor(int64)",
+    "uint64": "tensor(uint64)",
+    "float16": "tensor(float16)",
+    "float32": "tensor(float)",
+    "float64": "tensor(double)",
+}
+GRAPHS = {  # of a recommender: what this runtime feeds each graph, and reads from it
+    "recommend": (("item_ids", "exclude", "available"), ("items", "scores")),
+    "score": (("item_ids", "candidates"), ("scores",)),
+    "encode": (("item_ids",), ("states",)),
+}
+FILE_NAME = re.compile(r"(golden/)?[A-Za-z0-9_-][A-Za-z0-9._-]*[A-Za-z0-9_-]")
+
+
+def check(manifest: Manifest) -> None:
+    """Refuses a manifest that contradicts itself.
+
+    Raises:
+        BundleCorrupt: naming the place.
+        Unsupported: if a graph takes inputs that this runtime does not feed.
+    """
+    for name in manifest.files:
+        if not FILE_NAME.fullmatch(name) or name == "manifest.json":
+            raise BundleCorrupt(
+                f"manifest.json lists {name!r}, which is no file name of a bundle", code="bundle_unsafe"
+            )
+    main = "recommend" if manifest.kind == "recommender" else "module"
+    if main not in manifest.graphs:
+        raise BundleCorrupt(f"/graphs: a bundle of kind {manifest.kind!r} needs a graph {main!r}")
+    for graph, variants in manifest.graphs.items():
+        _check_graph(manifest, graph, variants)
+    _check_weights(manifest)
+    if min(manifest.tolerance.atol, manifest.tolerance.rtol) < 0:
+        raise BundleCorrupt(f"/tolerance must not be negative, got {manifest.tolerance}")
+    if manifest.kind == "recommender":
+        _check_recommender(manifest)
+
+
+def _check_graph(manifest: Manifest, graph: str, variants: Mapping[str, str]) -> None:
+    if "fp32" not in variants:
+        raise BundleCorrupt(f"/graphs/{graph} has no 'fp32' file")
+    for file in variants.values():
+        if file not in manifest.files:
+            raise BundleCorrupt(f"graph {graph!r} names {file!r}, which /files does not list")
+    if graph not in manifest.signature:
+        raise BundleCorrupt(f"graph {graph!r} has no /signature")
+    signature = manifest.signature[graph]
+    for specs in (signature.inputs, signature.outputs):
+        if not specs or len({spec.name for spec in specs}) != len(specs):
+            raise BundleCorrupt(f"/signature/{graph} must have inputs and outputs, each with a name of its own")
+        for spec in specs:
+            if spec.dtype not in ONNX_TYPES:
+                raise BundleCorrupt(f"/signature/{graph}: {spec.name} has the unknown dtype {spec.dtype!r}")
+
+
+def _check_weights(manifest: Manifest) -> None:
+    names = [weight.name for weights in manifest.weights.values() for weight in weights]
+    if len(set(names)) != len(names):
+        raise BundleCorrupt("/weights: a name occurs twice")
+    for file, weights in manifest.weights.items():
+        if file not in manifest.files:
+            raise BundleCorrupt(f"/weights names {file!r}, which /files does not list")
+        for weight in weights:
+            if weight.dtype not in ONNX_TYPES:
+                raise BundleCorrupt(f"/weights: {weight.name!r} has the unknown dtype {weight.dtype!r}")
+            if weight.offset < 0 or weight.offset % ALIGNMENT or min(weight.shape, default=0) < 0:
+                raise BundleCorrupt(
+                    f"/weights: {weight.name!r} has a negative size, or an offset that is no multiple of {ALIGNMENT}"
+                )
+            end = weight.offset + math.prod(weight.shape) * np.dtype(weight.dtype).itemsize
+            if end > manifest.files[file].size:
+                raise BundleCorrupt(f"/weights: {weight.name!r} ends at byte {end}, beyond the end of {file}")
+
+
+def _check_recommender(manifest: Manifest) -> None:
+    semantics = manifest.semantics
+    if semantics is None:
+        raise BundleCorrupt("/semantics is missing, which a recommender needs")
+    if semantics.num_items < 1 or semantics.max_seq_length < 1 or semantics.pad_id != 0:
+        raise BundleCorrupt("/semantics: num_items and max_seq_length must be at least 1, pad_id 0")
+    if not 1 <= semantics.k_max <= semantics.num_items:
+        raise BundleCorrupt(f"/semantics/k_max ({semantics.k_max}) must lie in 1..{semantics.num_items}")
+    if not 1 <= manifest.defaults.k <= semantics.k_max:
+        raise BundleCorrupt(f"/defaults/k ({manifest.defaults.k}) must lie in 1..{semantics.k_max}")
+    for graph in manifest.graphs.keys() & GRAPHS.keys():
+        signature, (inputs, outputs) = manifest.signature[graph], GRAPHS[graph]
+        more = {spec.name for spec in signature.inputs} - set(inputs)
+        if more:
+            raise Unsupported(
+                f"graph {graph!r} takes {', '.join(sorted(more))}, which this runtime does not feed; upgrade genrec"
+            )
+        fed, read = [spec.name for spec in signature.inputs], [spec.name for spec in signature.outputs]
+        if set(fed) != set(inputs) or set(read) != set(outputs):
+            raise BundleCorrupt(f"/signature/{graph} must take {', '.join(inputs)} and give {', '.join(outputs)}")
+        for spec in (*signature.inputs, *signature.outputs):
+            _check_sizes(graph, spec, semantics)
+
+
+def _check_sizes(graph: str, spec: TensorSpec, semantics: Semantics) -> None:
+    """What a recommender's tensors must be, so that no index can lie outside the catalogue."""
+    axes: dict[str, tuple[str | int, ...]] = {
+        "available": (semantics.num_items + 1,),
+        "items": ("batch", semantics.k_max),
+    }
+    wrong = spec.axes != axes.get(spec.name, spec.axes)
+    if spec.name in ("item_ids", "exclude", "candidates"):
+        wrong = wrong or (spec.dtype, spec.low, spec.high) != ("int64", 0, semantics.num_items)
+    if spec.name == "states":
+        wrong = wrong or len(spec.axes) != 2 or not isinstance(spec.axes[1], int)
+    if wrong:
+        raise BundleCorrupt(f"/signature/{graph}: {spec.name} does not fit {semantics.num_items} items: {spec}")

@@ -1,0 +1,76 @@
+"""Replaying the golden requests: does this machine answer as torch did when the bundle was made?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from genrec_runtime.compare import Difference, compare_lists, compare_values
+from genrec_runtime.engine import Engine
+from genrec_runtime.errors import BundleCorrupt, InferenceError, InputError
+from genrec_runtime.manifest import Signature
+
+
+def replay(engine: Engine) -> dict[str, Difference]:
+    """Runs the recorded inputs of every graph; per graph the worst difference to the recorded outputs.
+
+    Raises:
+        BundleCorrupt: if recorded requests are missing, damaged or do not fit the graph's signature.
+        InferenceError: if onnxruntime fails.
+    """
+    return {graph: _replay(engine, graph) for graph in engine.bundle.manifest.graphs}
+
+
+def require_equal(engine: Engine) -> dict[str, Difference]:
+    """Replays the goldens and refuses to go on where they differ; returns the worst difference of each graph.
+
+    Raises:
+        BundleCorrupt: as ``replay``.
+        InferenceError: naming the graph and the difference.
+    """
+    differences = replay(engine)
+    for graph, difference in differences.items():
+        if not difference.same:
+            raise InferenceError(
+                f"graph {graph!r} answers the golden requests differently here: error {difference.error:.3g}, "
+                f"{difference.excess:.1f} times the tolerance, in row {difference.row}",
+                code="golden_mismatch",
+            )
+    return differences
+
+
+def _replay(engine: Engine, graph: str) -> Difference:
+    bundle, tolerance = engine.bundle, engine.bundle.manifest.tolerance
+    cases = bundle.golden(graph)
+    if not cases:
+        raise BundleCorrupt(f"{bundle.path}: golden/{graph}.npz holds no request")
+    worst = Difference(0.0, 0.0, -1)
+    for inputs, expected in cases:
+        try:
+            found = engine.run(graph, inputs)
+        except InputError as error:
+            raise BundleCorrupt(f"{bundle.path}: golden/{graph}.npz does not fit the graph: {error}") from error
+        _check_recorded(engine, graph, expected, found)
+        if graph == "recommend":
+            lists = (found["items"], found["scores"], expected["items"], expected["scores"])
+            differences = [compare_lists(*lists, tolerance)]
+        else:
+            differences = [compare_values(found[name], expected[name], tolerance) for name in expected]
+        worst = max([worst, *differences], key=lambda difference: difference.excess)
+    return worst
+
+
+def _check_recorded(
+    engine: Engine, graph: str, expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]
+) -> None:
+    signature: Signature = engine.bundle.manifest.signature[graph]
+    for spec in signature.outputs:
+        recorded = expected.get(spec.name)
+        if recorded is None or recorded.dtype != spec.dtype or recorded.shape != found[spec.name].shape:
+            raise BundleCorrupt(
+                f"{engine.bundle.path}: golden/{graph}.npz has no {spec.name} of the shape {found[spec.name].shape}"
+            )
+    if len(expected) != len(signature.outputs):
+        raise BundleCorrupt(f"{engine.bundle.path}: golden/{graph}.npz records more than the graph's outputs")

@@ -1,0 +1,275 @@
+"""The command ``genrec``: results on standard output, one line for what a user can cause, exit codes 0, 1 and 2."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import genrec_runtime
+from genrec.cli import main
+from genrec_models import MODELS, TorchRecommender, load_run
+
+FAST = ["--set", "max_epochs=2", "--set", "embedding_dim=8", "--set", "num_layers=1"]
+
+
+def genrec(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of 30 users who walk a circle of 9 items."""
+    path = tmp_path_factory.mktemp("data") / "events.csv"
+    rows = [f"u{user},{(user + step) % 9},{step}" for user in range(30) for step in range(5 + user % 3)]
+    path.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(events: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of Markov, which the circle suits."""
+    out = tmp_path_factory.mktemp("run") / "markov"
+    done = genrec("train", "markov", "--data", events, "--out", out)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def fails(result: Result, code: int, message: str) -> None:
+    """One line on standard error, no traceback, nothing else."""
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    if code == 1:
+        assert len(result.stderr.splitlines()) == 1
+        assert isinstance(result.exception, SystemExit)
+
+
+def test_training_prints_a_table_and_where_the_run_lies(run: Path, events: Path, tmp_path: Path) -> None:
+    done = genrec("train", "sasrec", "--data", events, "--out", tmp_path / "run", *FAST, "--seed", 3)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["valid", "test"]
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert f"{metrics['test']['ndcg@10']:.6f}" in done.stdout
+    assert lines[-1] == f"wrote {tmp_path / 'run'}"
+    assert "epoch 2" in done.stderr
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert (config["config"]["embedding_dim"], config["fit"]["max_epochs"], config["seed"]) == (8, 2, 3)
+
+
+def test_a_run_in_use_is_refused_and_a_finished_one_left_alone(run: Path, events: Path) -> None:
+    fails(genrec("train", "markov", "--data", events, "--out", run), 1, "exists and is not empty")
+    again = genrec("train", "markov", "--data", events, "--out", run, "--resume")
+    assert again.exit_code == 0
+    assert "nothing to do" in again.stderr
+
+
+def test_the_recipe_gives_way_to_options_and_settings(events: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(f'[data]\nsource = "{events}"\nk_core = 9\n[model]\ndecay = 0.5\nmax_distance = 3\n')
+    out = tmp_path / "run"
+    done = genrec(
+        *("train", "sequential-rules", "--recipe", recipe, "--k-core", 2, "--set", "decay=0.25", "--out", out)
+    )
+    assert done.exit_code == 0, done.output
+    config = json.loads((out / "config.json").read_text())
+    assert config["config"]["decay"] == 0.25
+    assert config["config"]["max_distance"] == 3
+    assert config["data"]["options"]["k_core"] == 2
+
+
+OWN_MODEL = """
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Config:
+    num_items: int
+    width: int = 4
+
+
+class Average(nn.Module):
+    max_seq_length = 3
+
+    def __init__(self, num_items: int, width: int = 4) -> None:
+        super().__init__()
+        self.config, self.num_items = Config(num_items, width), num_items
+        self.table = nn.Embedding(num_items + 1, width, padding_idx=0)
+
+    def user_state(self, item_ids):
+        return self.table(item_ids).sum(dim=1)
+
+    def item_vectors(self):
+        return self.table.weight
+
+    def loss(self, batch):
+        return {"loss": F.cross_entropy(self.user_state(batch["item_ids"]) @ self.table.weight.T, batch["targets"][:, -1])}
+"""
+
+
+def test_a_model_of_ones_own_is_trained_from_the_folder_one_works_in(events: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_models.py").write_text(OWN_MODEL)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", "from genrec.cli import main; main()"]
+    options = ["--data", str(events), "--set", "width=6", "--set", "max_epochs=1", "--out", "run"]
+    for arguments in (["train", "my_models:Average", *options], ["evaluate", "run"]):
+        done = subprocess.run([*command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert (config["model"], config["config"]) == ("my_models:Average", {"num_items": 9, "width": 6})
+
+
+def test_evaluating_again_gives_the_metrics_of_the_run(run: Path) -> None:
+    done = genrec("evaluate", run, "--ks", "10,5")
+    assert done.exit_code == 0, done.output
+    test = json.loads((run / "metrics.json").read_text())["test"]
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert rows == [
+        [name, f"{test[name]:.6f}"] for k in (5, 10) for name in (f"recall@{k}", f"ndcg@{k}", f"mrr@{k}")
+    ] + [["cases", str(test["cases"])]]
+
+
+def test_data_that_changed_are_noticed_and_can_be_named(events: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "events.csv"
+    copy.write_text(events.read_text())
+    assert genrec("train", "markov", "--data", copy, "--out", tmp_path / "run").exit_code == 0
+    copy.write_text(events.read_text() + "\nu0,777,99\nu1,777,99")
+    fails(genrec("evaluate", tmp_path / "run"), 1, "have changed")
+    done = genrec("evaluate", tmp_path / "run", "--data", copy)  # knows an item that the run does not
+    assert done.exit_code == 0, done.output
+    assert "recall@10" in done.stdout
+
+
+def test_a_run_is_scored_on_another_split_by_its_moments_alone(events: Path, tmp_path: Path) -> None:
+    moments = ["--valid-from", "3", "--test-from", "4"]
+    assert genrec("train", "markov", "--data", events, *moments, "--out", tmp_path / "run").exit_code == 0
+    test = json.loads((tmp_path / "run/metrics.json").read_text())["test"]
+    assert f"{test['ndcg@5']:.6f}" in genrec("evaluate", tmp_path / "run").stdout
+    back = genrec("evaluate", tmp_path / "run", "--split", "leave-one-out")
+    assert back.exit_code == 0, back.output
+
+
+@pytest.mark.parametrize("wrong", [0, 1], ids=["an equal bundle", "a bundle that drops the best item"])
+def test_a_bundle_is_scored_beside_torch(run: Path, monkeypatch: pytest.MonkeyPatch, wrong: int) -> None:
+    opened = load_run(run)
+    torch_path = TorchRecommender(opened.model, opened.catalogue)
+
+    def load(path: Path, device: str) -> Any:
+        answer = lambda rows, k: SimpleNamespace(items=[i[wrong:] for i, _ in torch_path.recommend(rows, k)])  # noqa: E731
+        return SimpleNamespace(recommend=lambda rows, k: answer(rows, k))
+
+    monkeypatch.setattr(genrec_runtime.Recommender, "load", load)
+    done = genrec("evaluate", run, "--bundle", "store/current", "--ks", "5")
+    assert done.exit_code == 0, done.output
+    head, *rows = [line.split() for line in done.stdout.splitlines()]
+    assert head == ["torch", "bundle", "difference"]
+    assert rows[0][0] == "recall@5"
+    assert (float(rows[0][3]) == 0) is not bool(wrong)
+
+
+def test_a_missing_bundle_is_one_line(run: Path, tmp_path: Path) -> None:
+    fails(genrec("evaluate", run, "--bundle", tmp_path / "none"), 1, "none")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train"], 2, "Missing argument 'MODEL'"),
+        (["train", "markov"], 2, "no data: give --data"),
+        (["train", "markow", "--data", "quickstart"], 1, "did you mean 'markov'?"),
+        (["train", "nowhere.at.all:Model", "--data", "quickstart"], 1, "nowhere"),
+        (["train", "sasrec", "--data", "quickstart", "--set", "dropuot=1"], 1, "did you mean dropout?"),
+        (["train", "sasrec", "--data", "quickstart", "--set", "dropout"], 1, "must have the form name=value"),
+        (["train", "sasrec", "--data", "quickstart", "--set", "dropout=2", "--out", "unused"], 1, "dropout (2.0)"),
+        (["train", "sasrec", "--recipe", "quickstrat"], 1, "sasrec has amazon-beauty, online-retail, quickstart"),
+        (["train", "markov", "--data", "none.csv"], 1, "none.csv: no such file"),
+        (["train", "markov", "--data", "quickstart", "--split", "temporal"], 1, "needs valid_from and test_from"),
+        (["train", "markov", "--data", "quickstart", "--seed", "-1"], 2, "--seed"),
+        (["train", "sasrec", "--data", "quickstart", "--device", "cuda:99"], 1, "asked for device 'cuda:99'"),
+        (["evaluate", "no/run"], 1, "no/run"),
+        (["evaluate", "no/run", "--ks", "5,x"], 2, "must be whole numbers"),
+        (["evaluate", "no/run", "--ks", "0"], 2, "cut-offs start at 1"),
+        (["data", "split", "--data", "quickstart"], 2, "--out"),
+        (["data", "describe"], 2, "no data: give --data"),
+    ],
+)
+def test_what_a_user_can_cause_is_told_without_a_traceback(
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails(genrec(*arguments), code, message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    @main.command("needs-torch")
+    def needs_torch() -> None:
+        raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
+
+    try:
+        fails(genrec("needs-torch"), 1, "pip install 'genrec[train]'")
+    finally:
+        del main.commands["needs-torch"]
+
+
+def test_ctrl_c_says_how_to_go_on(events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("genrec.training.loop.Trainer.run", interrupt)
+    command = ["train", "sasrec", "--data", events, "--out", tmp_path / "run", *FAST]
+    fails(genrec(*command), 1, "interrupted; the same command with --resume goes on")
+    monkeypatch.undo()
+    assert genrec(*command, "--resume").exit_code == 0
+
+
+def test_describing_data_counts_them(events: Path) -> None:
+    done = genrec("data", "describe", "--data", events)
+    assert done.exit_code == 0, done.output
+    found = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.split()[0] in ("users", "items"))
+    assert found == {"users": "30", "items": "9"}
+    assert "content hash" in done.stdout
+
+
+def test_splitting_data_writes_files(events: Path, tmp_path: Path) -> None:
+    done = genrec("data", "split", "--data", events, "--out", tmp_path / "parts")
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in (tmp_path / "parts").iterdir()}
+    assert names == {"train.parquet", "valid.parquet", "test.parquet", "protocol.json"}
+    fails(genrec("data", "split", "--data", events, "--out", tmp_path / "parts"), 1, "exists and is not empty")
+
+
+def test_the_zoo_lists_every_model_and_its_recipes() -> None:
+    done = genrec("zoo")
+    assert done.exit_code == 0
+    assert all(name in done.stdout for name in MODELS)
+    assert "genrec train sasrec --recipe online-retail" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["zoo"]], ids=" ".join)
+def test_help_and_the_zoo_need_nothing_heavy(arguments: list[str]) -> None:
+    heavy = ["torch", "lightning", "polars", "numpy"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({heavy})); from genrec.cli import main; main({arguments})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_option_is_explained() -> None:
+    def commands(group: click.Group) -> list[click.Command]:
+        below = [commands(one) if isinstance(one, click.Group) else [one] for one in group.commands.values()]
+        return [command for part in below for command in part]
+
+    for command in commands(main):
+        assert command.help, command.name
+        for parameter in command.params:
+            assert not isinstance(parameter, click.Option) or parameter.help, (command.name, parameter.name)
