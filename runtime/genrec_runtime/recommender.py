@@ -111,6 +111,8 @@ class Recommender:
             InferenceError: if the model fails, or gives scores that are no numbers.
         """
         refuse(self.manifest.capabilities, {"users": users, "timestamps": timestamps, "request_time": request_time})
+        if candidates is not None:
+            self._need("score")
         defaults = self.manifest.defaults
         k = list_length(defaults.k if k is None else k, self.semantics, limited=candidates is None)
         seen = flag(defaults.exclude_seen if exclude_seen is None else exclude_seen, "exclude_seen")
@@ -151,6 +153,7 @@ class Recommender:
             InputError: if a row or an id is not usable, an unknown candidate included.
             Unsupported: if the bundle cannot score.
         """
+        self._need("score")
         numbered = self._histories(histories, on_unknown)
         rows = self._number(candidates, "candidates", len(numbered.given), "error")
         known = np.flatnonzero(numbered.known.lengths)
@@ -166,13 +169,12 @@ class Recommender:
             InputError: if a row or an id is not usable.
             Unsupported: if the model has no user state of its own.
         """
+        self._need("encode")
         numbered = self._histories(histories, on_unknown)
         known = np.flatnonzero(numbered.known.lengths)
-        if "encode" not in self.manifest.graphs:
-            raise Unsupported("this bundle has no user states: it has no graph 'encode'")
         width = self.manifest.signature["encode"].outputs[0].axes[1]
         states = np.zeros((len(numbered.given), int(width)), np.float32)
-        for rows in chunks(known, numbered.known.lengths, ROWS):
+        for rows in chunks(known, np.minimum(numbered.known.lengths, self.semantics.max_seq_length), ROWS):
             states[rows] = self._run("encode", {"item_ids": self._window(numbered.known, rows)})["states"]
         return states
 
@@ -184,6 +186,10 @@ class Recommender:
             InferenceError: if an answer differs from the recorded one by more than the tolerance.
         """
         require_equal(self._engine)
+
+    def _need(self, graph: str) -> None:
+        if graph not in self.manifest.graphs:
+            raise Unsupported(f"this bundle has no graph {graph!r}; it has {', '.join(self.manifest.graphs)}")
 
     def _histories(self, histories: Any, on_unknown: OnUnknown | None) -> Numbered:
         policy = self.manifest.defaults.on_unknown if on_unknown is None else on_unknown

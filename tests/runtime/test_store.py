@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from genrec_runtime import BundleCorrupt, BundleNotFound, InferenceError, Recommender
+from genrec_runtime.cli import main
 from genrec_runtime.store import CURRENT, promote, prune, rollback, target, versions
 from tiny import Tiny
 
@@ -136,3 +138,18 @@ def test_a_folder_that_is_no_store_is_refused(tiny: Tiny, tmp_path: Path) -> Non
         versions(tmp_path / "nothing")
     with pytest.raises(BundleNotFound, match="is one bundle"):
         versions(tiny.path)
+
+
+def test_the_commands_list_promote_roll_back_and_prune(store: Path) -> None:
+    def call(*arguments: str) -> str:
+        result = CliRunner().invoke(main, [arguments[0], str(store), *arguments[1:]])
+        assert result.exit_code == 0, result.stderr
+        return result.stdout
+
+    call("promote", "aaa", "--device", "cpu")
+    assert call("promote", "bbb", "--device", "cpu").endswith("current is bbb\n")
+    assert call("rollback", "--device", "cpu").endswith("current is aaa\n")
+    assert [line[:5] for line in call("list").splitlines()] == ["  ddd", "  ccc", "- bbb", "* aaa"]
+    assert call("prune", "--keep", "1") == "removed ccc\n"
+    refused = CliRunner().invoke(main, ["promote", str(store), "ccc"])
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
