@@ -74,6 +74,18 @@ def main() -> None:
 
 
 @main.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="quickstart", show_default=True, help="The folder to write."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
+def quickstart(out: Path, seed: int) -> None:
+    """Train, measure, export, prove, serve and draw on the embedded data: the whole of genrec in a minute."""
+    from genrec.quickstart import quickstart as run
+
+    run(out, seed, click.echo)
+
+
+@main.command()
 @click.argument("model")
 @data_options
 @click.option("--recipe", help="A shipped recipe's name, or a TOML file with [data], [model] and [fit].")

@@ -63,7 +63,9 @@ def serving_of(
     if (item_vectors is None) == (score is None):
         raise ValueError("give item_vectors or score, one of them")
     count, k = len(items), min(k_max, len(items))
-    if first_item <= pad_index < first_item + count or first_item < 0 or pad_index < 0:
+    if min(first_item, pad_index) < 0:
+        raise ValueError(f"first_item ({first_item}) and pad_index ({pad_index}) must not be negative")
+    if first_item <= pad_index < first_item + count:
         raise ValueError(
             f"pad_index ({pad_index}) is an item's number: items have {first_item}..{first_item + count - 1}"
         )

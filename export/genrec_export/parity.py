@@ -13,7 +13,7 @@ from genrec_export.errors import ExportError, root_cause
 from genrec_export.graphs import Serving
 from genrec_export.report import Arrays, Report
 from genrec_export.tracing import Graph, plain_torch
-from genrec_runtime.compare import Difference, compare_lists, compare_values
+from genrec_runtime.compare import Difference, compare_outputs, compare_values
 from genrec_runtime.engine import Engine
 from genrec_runtime.errors import GenrecError
 from genrec_runtime.manifest import Tolerance
@@ -29,7 +29,7 @@ def check_graph(report: Report, name: str, graph: Graph, engine: Engine, cases: 
     for case, inputs in cases:
         expected = run_torch(graph, inputs)
         try:
-            difference = _compare(name, engine.run(name, inputs), expected, report.tolerance)
+            difference = compare_outputs(name, engine.run(name, inputs), expected, report.tolerance)
         except (GenrecError, ValueError) as error:  # onnxruntime failed, or gave another shape
             case = f"{case}: {str(error)[:500]}"
             difference = Difference(DIFFERENT, DIFFERENT, 0)
@@ -101,10 +101,3 @@ def _all_scores(serving: Serving, item_ids: Ints) -> NDArray[np.float32]:
     with plain_torch():
         scores: NDArray[np.float32] = serving.scores(serving.encode(torch.from_numpy(item_ids))).detach().numpy()
     return scores[:, 1:]
-
-
-def _compare(name: str, found: Arrays, expected: Arrays, tolerance: Tolerance) -> Difference:
-    if name == "recommend":
-        return compare_lists(found["items"], found["scores"], expected["items"], expected["scores"], tolerance)
-    pairs = [compare_values(found[output], expected[output], tolerance) for output in expected]
-    return max(pairs, key=lambda pair: pair.excess)

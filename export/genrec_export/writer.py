@@ -18,6 +18,7 @@ from genrec_export.report import Report, npz
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.errors import GenrecError
 from genrec_runtime.manifest import FileEntry, Manifest
+from genrec_runtime.store import CURRENT, point_current_to, sync_folder
 
 ROLES = {
     ".onnx": "graph",
@@ -91,7 +92,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
         Manifest.from_json(content)
         _write_synced(folder / "manifest.json", content)
         for place in (folder / "golden", folder):
-            _sync_folder(place)
+            sync_folder(place)
     except OSError as error:
         raise ExportError(f"cannot write the bundle to {folder}: {error.strerror}") from error
     except GenrecError as error:
@@ -116,12 +117,9 @@ def publish(folder: Path, store: Path, version: str, *, promote: bool) -> Path:
             Bundle.open(target)  # equal content, equal version: what is there must be whole
         else:
             os.rename(folder, target)
-            _sync_folder(store)
-        if promote or not os.path.lexists(store / "current"):
-            link = store / f".tmp-current-{secrets.token_hex(4)}"
-            link.symlink_to(version)
-            os.replace(link, store / "current")
-            _sync_folder(store)
+            sync_folder(store)
+        if promote or not os.path.lexists(store / CURRENT):
+            point_current_to(store, version)
     except OSError as error:
         raise ExportError(f"cannot publish {version} in {store}: {error.strerror}") from error
     except GenrecError as error:
@@ -163,11 +161,3 @@ def _write_synced(path: Path, content: bytes) -> None:
         file.flush()
         os.fchmod(file.fileno(), 0o644)  # whoever serves is often not who exported
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

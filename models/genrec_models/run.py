@@ -49,7 +49,10 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             f"{folder / 'config.json'} is of format {config.get('format')!r}, version {config.get('format_version')!r}; "
             "readable here is 'genrec-run', version 1"
         )
-    model = model_class(config["model"])(**config["config"])
+    try:
+        model = model_class(config["model"])(**config["config"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / 'config.json'} does not describe a model that can be built: {error!r}") from error
     weights = folder / "model.safetensors"
     try:
         model.load_state_dict(load_file(weights))

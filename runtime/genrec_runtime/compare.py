@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,3 +95,20 @@ def compare_lists(
         if excess > worst.excess:
             worst = Difference(max(values.error, gap), excess, row)
     return worst
+
+
+def compare_outputs(
+    graph: str, found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], tolerance: Tolerance
+) -> Difference:
+    """Compares what a graph gave: "recommend" by ``compare_lists``, any other output by output.
+
+    Args:
+        graph: the graph's name.
+        found: the outputs under test, by name.
+        expected: the reference, by name; each must be in ``found``.
+        tolerance: how far scores may differ.
+    """
+    if graph == "recommend":
+        return compare_lists(found["items"], found["scores"], expected["items"], expected["scores"], tolerance)
+    differences = [compare_values(found[name], expected[name], tolerance) for name in expected]
+    return max(differences, key=lambda difference: difference.excess)

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from genrec_runtime.compare import Difference, compare_lists, compare_values
+from genrec_runtime.compare import Difference, compare_outputs
 from genrec_runtime.engine import Engine
 from genrec_runtime.errors import BundleCorrupt, InferenceError, InputError
 from genrec_runtime.manifest import Signature
@@ -53,12 +53,8 @@ def _replay(engine: Engine, graph: str) -> Difference:
         except InputError as error:
             raise BundleCorrupt(f"{bundle.path}: golden/{graph}.npz does not fit the graph: {error}") from error
         _check_recorded(engine, graph, expected, found)
-        if graph == "recommend":
-            lists = (found["items"], found["scores"], expected["items"], expected["scores"])
-            differences = [compare_lists(*lists, tolerance)]
-        else:
-            differences = [compare_values(found[name], expected[name], tolerance) for name in expected]
-        worst = max([worst, *differences], key=lambda difference: difference.excess)
+        difference = compare_outputs(graph, found, expected, tolerance)
+        worst = max(worst, difference, key=lambda difference: difference.excess)
     return worst
 
 

@@ -117,6 +117,7 @@ class Double(Net):
         (NET, {}, "item_vectors or score, one of them"),
         (NET, {"item_vectors": NET.items.weight, "score": NET.head}, "item_vectors or score, one of them"),
         (NET, {"item_vectors": NET.items.weight, "pad_index": 3}, r"pad_index \(3\) is an item's number: .* 1\.\.5"),
+        (NET, {"item_vectors": NET.items.weight, "pad_index": -1}, r"pad_index \(-1\) must not be negative"),
         (NET, {"item_vectors": torch.ones(V - 1, D)}, "item_vectors has 4 rows, too few for 5 items from row 1 on"),
         (
             Net(V + 2, V),

@@ -259,6 +259,10 @@ def test_a_damaged_run_is_named(split: Split, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config | {"format_version": 2}))
     with pytest.raises(ValueError, match="readable here is 'genrec-run', version 1"):
         load_run(tmp_path)
+    for damage in ({"config": {}}, {"config": None}, {"config": {"num_itms": 3}}, {"model": None}):
+        (tmp_path / "config.json").write_text(json.dumps(config | damage))
+        with pytest.raises(ValueError, match="does not describe a model that can be built"):
+            load_run(tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="must hold a JSON object"):
         load_run(tmp_path)
