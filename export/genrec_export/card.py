@@ -14,7 +14,7 @@ def card(manifest: Manifest, report: Report, facts: Mapping[str, Any]) -> str:
     parts = [f"# {manifest.model.get('name', manifest.kind)}", _what(manifest)]
     for title, values in (("Settings", manifest.model.get("config", {})), *_sections(facts)):
         if values:
-            parts.append(f"## {title}\n\n" + "\n".join(f"- {key}: {value}" for key, value in values.items()))
+            parts.append(f"## {title}\n\n" + "\n".join(_entries(values)))
     parts.append("## Parity with torch\n\n```\n" + report.table() + "\n```")
     parts.append("## Use\n\n" + _use(manifest))
     return "\n\n".join(parts) + "\n"
@@ -28,6 +28,19 @@ def _what(manifest: Manifest) -> str:
         f"Recommends from {semantics.num_items:,} items after the newest {semantics.max_seq_length} of a history, "
         f"lists of up to {semantics.k_max}."
     )
+
+
+def _entries(values: Mapping[str, Any]) -> list[str]:
+    """One list entry a value; what is not set is left out."""
+    return [f"- {key}: {_shown(value)}" for key, value in values.items() if value is not None]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(entry)}" for key, entry in value.items() if entry is not None)
+    return str(value)
 
 
 def _sections(facts: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -122,6 +122,14 @@ def _histories(folder: Path) -> Ragged:
 
 
 def _facts(config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """What the bundle says of its training: data, protocol, test metrics, seed."""
-    facts = {key: config[key] for key in ("data", "protocol", "seed") if key in config}
-    return facts | ({"test": metrics["test"]} if isinstance(metrics.get("test"), dict) else {})
+    """What the bundle says of its training: data, protocol, test metrics, seed. Folders of the trainer's machine stay there."""
+    facts: dict[str, Any] = {"seed": config.get("seed")}
+    data, protocol = config.get("data"), config.get("protocol")
+    if isinstance(data, dict):
+        kept = {key: value for key, value in data.items() if key != "options"}
+        facts["data"] = kept | {"source": Path(str(data.get("source"))).name}
+    if isinstance(protocol, dict):
+        facts["protocol"] = {key: value for key, value in protocol.items() if key not in ("source", "content_hash")}
+    if isinstance(metrics.get("test"), dict):
+        facts["test"] = metrics["test"]
+    return facts

@@ -79,7 +79,9 @@ def test_current_is_the_first_version_until_another_is_promoted(tmp_path: Path) 
     assert os.readlink(store / "current") == third.version
     assert export_recent(store, k_max=12, promote=True).path == second.path  # there already, promoted now
     assert os.readlink(store / "current") == second.version
-    assert sorted(p.name for p in store.iterdir()) == sorted(["current", first.version, second.version, third.version])
+    assert os.readlink(store / "previous") == third.version  # what rollback goes to
+    versions = {first.version, second.version, third.version}
+    assert {p.name for p in store.iterdir()} == {"current", "previous", *versions}
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,5 +1,7 @@
 """``genrec-export``: a trained run and a saved module from folder to store, and every way to misuse it."""
 
+import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -23,9 +25,10 @@ Done = subprocess.CompletedProcess[str]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SASRec trained for an epoch."""
-    split = leave_one_out(make_shop(users=60, items=40).data)
-    model = SASRec(len(split.data.items), embedding_dim=8, num_layers=1, max_seq_length=6)
     folder = tmp_path_factory.mktemp("trained") / "run"
+    data = dataclasses.replace(make_shop(users=60, items=40).data, source=str(folder.parent / "events.csv"))
+    split = leave_one_out(data)
+    model = SASRec(len(split.data.items), embedding_dim=8, num_layers=1, max_seq_length=6)
     fit(model, split, out=folder, config=FitConfig(max_epochs=1, device="cpu"))
     return folder
 
@@ -92,7 +95,7 @@ def test_options_make_another_version_and_another_process_the_same(run: Path, ex
     assert done.exit_code == 0, done.output
     assert f"wrote {store / first} " in done.output
     assert f"is {served.manifest.version}; --promote changes it" in done.output
-    assert sorted(path.name for path in store.iterdir()) == sorted(["current", first, served.manifest.version])
+    assert {path.name for path in store.iterdir()} == {"current", "previous", first, served.manifest.version}
 
 
 def test_a_saved_module_is_exported(tmp_path: Path) -> None:
@@ -171,3 +174,15 @@ def test_the_names_of_the_package_are_all_there() -> None:
     assert set(genrec_export.__all__) <= set(dir(genrec_export))
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         genrec_export.nonsense  # noqa: B018
+
+
+def test_the_card_tells_the_protocol_and_the_test_figures_but_no_folder(run: Path, exported: tuple[Path, Done]) -> None:
+    card = (exported[0] / "current" / "README.md").read_text()
+    for title in ("## Settings", "## Data", "## Protocol", "## Test", "## Parity with torch"):
+        assert title in card
+    assert "- ties: higher score first, then lower item index" in card
+    assert "- source: events.csv" in card
+    data = json.loads((run / "config.json").read_text())["data"]
+    assert f"- hash: {data['hash']}" in card
+    assert data["source"].startswith(str(run.parent))
+    assert str(run.parent) not in card + (exported[0] / "current" / "manifest.json").read_text()
