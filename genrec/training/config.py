@@ -12,7 +12,7 @@ class FitConfig:
 
     Args:
         max_epochs: passes over the training data at most.
-        batch_size: training windows a step, over all processes together.
+        batch_size: training windows a step on average, over all processes together.
         learning_rate: AdamW's, constant.
         weight_decay: AdamW's, decoupled; 0 for none.
         patience: epochs without a better validation NDCG@10 after which training stops.

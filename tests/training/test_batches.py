@@ -54,16 +54,20 @@ def test_the_processes_share_an_epoch_evenly(windows: int, batch_size: int, worl
     assert all(len(part) for share in shares for part in share)
     seen = np.concatenate([part for share in shares for part in share])
     assert sorted(seen) == list(range(windows))
-    alone = epoch_order(lengths, batch_size, seed=3, epoch=1)
-    if world <= batch_size and len(alone) == len(shares[0]):
-        for step, part in enumerate(alone):
-            assert sorted(part) == sorted(np.concatenate([share[step] for share in shares]))
 
 
-def test_windows_of_like_length_train_together_in_random_order() -> None:
-    lengths = np.repeat([1, 5, 9], 8)
-    steps = epoch_order(lengths, batch_size=8, seed=0, epoch=0)
-    assert [len(set(lengths[step])) for step in steps] == [1, 1, 1]
+def test_together_the_processes_train_on_what_one_would() -> None:
+    lengths = np.random.default_rng(0).integers(1, 9, 60)
+    alone = epoch_order(lengths, 8, seed=3, epoch=1)
+    shares = [epoch_order(lengths, 8, seed=3, epoch=1, rank=rank, world=2) for rank in range(2)]
+    for step, whole in enumerate(alone):
+        assert sorted(whole) == sorted(np.concatenate([share[step] for share in shares]))
+
+
+def test_windows_of_like_length_train_together_in_steps_of_equally_many_targets() -> None:
+    lengths = np.repeat([1, 2, 8], [32, 16, 4])
+    steps = epoch_order(lengths, batch_size=18, seed=0, epoch=0)  # 52 windows in 3 steps of 32 targets
+    assert sorted(lengths[step].tolist() for step in steps) == [[1] * 32, [2] * 16, [8] * 4]
 
 
 def test_the_order_follows_from_seed_and_epoch() -> None:
