@@ -116,16 +116,22 @@ class Average(nn.Module):
 """
 
 
-def test_a_model_of_ones_own_is_trained_from_the_folder_one_works_in(events: Path, tmp_path: Path) -> None:
-    (tmp_path / "my_models.py").write_text(OWN_MODEL)
+def test_a_model_of_ones_own_is_trained_and_exported_from_the_folder_one_works_in(events: Path, tmp_path: Path) -> None:
+    (tmp_path / "average.py").write_text(OWN_MODEL)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-c", "from genrec.cli import main; main()"]
     options = ["--data", str(events), "--set", "width=6", "--set", "max_epochs=1", "--out", "run"]
-    for arguments in (["train", "my_models:Average", *options], ["evaluate", "run"]):
-        done = subprocess.run([*command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    for arguments in (
+        ["genrec.cli", "train", "average:Average", *options],
+        ["genrec_export.cli", "run", "store"],
+        ["genrec.cli", "evaluate", "run", "--bundle", "store/current", "--device", "cpu"],
+    ):
+        # as the installed commands do, without the current folder in front
+        code = f"import sys; sys.path.remove(''); from {arguments[0]} import main; main()"
+        command = [sys.executable, "-c", code, *arguments[1:]]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "run/config.json").read_text())
-    assert (config["model"], config["config"]) == ("my_models:Average", {"num_items": 9, "width": 6})
+    assert (config["model"], config["config"]) == ("average:Average", {"num_items": 9, "width": 6})
 
 
 def test_evaluating_again_gives_the_metrics_of_the_run(run: Path) -> None:

@@ -35,6 +35,7 @@ def main(source: Path, store: Path, k_max: int, include_seen: bool, window: str,
     from genrec_runtime import GenrecError
 
     began = time.monotonic()
+    sys.path.append(str(Path.cwd()))  # a model of one's own, package.module:Class, may lie in the folder one works in
     try:
         from genrec_export import export_folder
 
