@@ -43,6 +43,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         FileNotFoundError: if a file is missing.
     """
     folder = Path(path)
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{folder} is no run folder: it has no config.json")
     config = _read_json(folder / "config.json")
     if config.get("format") != "genrec-run" or config.get("format_version") != 1:
         raise ValueError(

@@ -266,5 +266,5 @@ def test_a_damaged_run_is_named(split: Split, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="must hold a JSON object"):
         load_run(tmp_path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="nowhere is no run folder"):
         load_run(tmp_path / "nowhere")
