@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from genrec_export.tracing import Graph
-from genrec_runtime.bundle import ALIGNMENT
+from genrec_runtime.checks import ALIGNMENT
 from genrec_runtime.manifest import TensorSpec, Weight
 
 WEIGHTS = "weights.bin"

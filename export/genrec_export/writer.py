@@ -16,6 +16,7 @@ from pathlib import Path
 from genrec_export.errors import ExportError
 from genrec_export.report import Report, npz
 from genrec_runtime.bundle import Bundle
+from genrec_runtime.checks import read_manifest
 from genrec_runtime.errors import GenrecError
 from genrec_runtime.manifest import FileEntry, Manifest
 from genrec_runtime.store import CURRENT, point_current_to, sync_folder
@@ -89,7 +90,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     manifest = dataclasses.replace(manifest, created=created).identified()
     content = manifest.to_json()
     try:
-        Manifest.from_json(content)
+        read_manifest(content)
         _write_synced(folder / "manifest.json", content)
         for place in (folder / "golden", folder):
             sync_folder(place)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genrec.histories import Catalogue
-from genrec_runtime.checks import ALIGNMENT as ALIGNMENT
+from genrec_runtime.checks import ALIGNMENT, read_manifest
 from genrec_runtime.errors import BundleCorrupt, BundleNotFound
 from genrec_runtime.manifest import Manifest, Weight
 from genrec_runtime.strictjson import MAX_BYTES
@@ -59,7 +59,7 @@ class Bundle:
         digest = "sha256:" + hashlib.sha256(blob).hexdigest()
         if expect_digest is not None and expect_digest != digest:
             raise BundleCorrupt(f"{folder}: manifest.json has {digest}, expected {expect_digest}", code="bundle_digest")
-        manifest = Manifest.from_json(blob)
+        manifest = read_manifest(blob)
         files = {name: _read_verified(folder, name, manifest) for name in manifest.files}
         return cls(folder, manifest, digest, files)
 
@@ -70,7 +70,7 @@ class Bundle:
         Raises:
             BundleError: if there is no bundle at ``path``, or its manifest cannot be read.
         """
-        return Manifest.from_json(_read(_resolve(path), "manifest.json", None).tobytes())
+        return read_manifest(_read(_resolve(path), "manifest.json", None).tobytes())
 
     def bytes(self, name: str) -> bytes:
         """A copy of one file's content."""

@@ -1,18 +1,16 @@
-"""What a manifest's types cannot say: safe names, graphs that are there, weights inside their file, sizes that agree."""
+"""Reading a manifest: strict JSON, then what its types cannot say: safe names, weights inside their file, sizes that agree."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genrec_runtime.errors import BundleCorrupt, Unsupported
-
-if TYPE_CHECKING:
-    from genrec_runtime.manifest import Manifest, Semantics, TensorSpec
+from genrec_runtime.errors import BundleCorrupt, BundleVersionError, Unsupported
+from genrec_runtime.manifest import FORMAT, READABLE_MAJORS, Manifest, Semantics, TensorSpec, identity
+from genrec_runtime.strictjson import decode, parse
 
 ALIGNMENT = 64  # bytes; where tensors lie in a weights file, and files in memory
 ONNX_TYPES = {  # numpy's name of a dtype: onnxruntime's name of the tensor
@@ -35,6 +33,34 @@ GRAPHS = {  # of a recommender: what this runtime feeds each graph, and reads fr
     "encode": (("item_ids",), ("states",)),
 }
 FILE_NAME = re.compile(r"(golden/)?[A-Za-z0-9_-][A-Za-z0-9._-]*[A-Za-z0-9_-]")
+
+
+def read_manifest(blob: bytes) -> Manifest:
+    """Reads and checks ``manifest.json``.
+
+    Raises:
+        BundleCorrupt: if it is no strict JSON, a key is missing, a value has the wrong type or range, or
+            ``bundle_id`` is not that of the content.
+        BundleVersionError: if the format's major version is not readable here.
+        Unsupported: if it needs a feature that this runtime does not have.
+    """
+    data = parse(blob)
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise BundleCorrupt(f"manifest.json does not describe a {FORMAT}")
+    version = decode(tuple[int, ...], data.get("format_version"), "/format_version")
+    if not version or version[0] not in READABLE_MAJORS:
+        raise BundleVersionError(
+            f"the bundle has format {'.'.join(map(str, version))}, this runtime reads majors "
+            f"{', '.join(map(str, READABLE_MAJORS))}; upgrade genrec, or export the model again"
+        )
+    unknown = decode(tuple[str, ...], data.get("must_understand", []), "/must_understand")
+    if unknown:
+        raise Unsupported(f"the bundle needs {', '.join(unknown)}, which this runtime does not have; upgrade genrec")
+    manifest: Manifest = decode(Manifest, data, "")
+    check(manifest)
+    if manifest.bundle_id != identity(data):
+        raise BundleCorrupt("manifest.json was changed: /bundle_id is not that of its content")
+    return manifest
 
 
 def check(manifest: Manifest) -> None:

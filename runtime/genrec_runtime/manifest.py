@@ -1,4 +1,4 @@
-"""The manifest of a bundle: frozen dataclasses, strict JSON in and out. The exporter imports these too."""
+"""The manifest of a bundle: frozen dataclasses, and the JSON they are written as. The exporter imports these too."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from genrec_runtime.checks import check
-from genrec_runtime.errors import BundleCorrupt, BundleVersionError, Unsupported
-from genrec_runtime.strictjson import decode, parse
 
 FORMAT = "genrec-bundle"
 FORMAT_VERSION = (1, 0)
@@ -162,7 +158,7 @@ class Manifest:
 
     def identified(self) -> Manifest:
         """A copy whose ``bundle_id`` is the sha256 over all else but the creation time: equal content, equal id."""
-        return dataclasses.replace(self, bundle_id=_identity(dataclasses.asdict(self)))
+        return dataclasses.replace(self, bundle_id=identity(dataclasses.asdict(self)))
 
     @property
     def version(self) -> str:
@@ -173,41 +169,11 @@ class Manifest:
         """The bytes of ``manifest.json``: sorted keys, two spaces, a final newline."""
         return _dump(dataclasses.asdict(self))
 
-    @classmethod
-    def from_json(cls, blob: bytes) -> Manifest:
-        """Reads and checks ``manifest.json``.
-
-        Raises:
-            BundleCorrupt: if it is no strict JSON, a key is missing, a value has the wrong type or range, or
-                ``bundle_id`` is not that of the content.
-            BundleVersionError: if the format's major version is not readable here.
-            Unsupported: if it needs a feature that this runtime does not have.
-        """
-        data = parse(blob)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise BundleCorrupt(f"manifest.json does not describe a {FORMAT}")
-        version = decode(tuple[int, ...], data.get("format_version"), "/format_version")
-        if not version or version[0] not in READABLE_MAJORS:
-            raise BundleVersionError(
-                f"the bundle has format {'.'.join(map(str, version))}, this runtime reads majors "
-                f"{', '.join(map(str, READABLE_MAJORS))}; upgrade genrec, or export the model again"
-            )
-        unknown = decode(tuple[str, ...], data.get("must_understand", []), "/must_understand")
-        if unknown:
-            raise Unsupported(
-                f"the bundle needs {', '.join(unknown)}, which this runtime does not have; upgrade genrec"
-            )
-        manifest: Manifest = decode(cls, data, "")
-        check(manifest)
-        if manifest.bundle_id != _identity(data):
-            raise BundleCorrupt("manifest.json was changed: /bundle_id is not that of its content")
-        return manifest
-
 
 def _dump(data: Mapping[str, Any]) -> bytes:
     return json.dumps(data, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
-def _identity(data: Mapping[str, Any]) -> str:
+def identity(data: Mapping[str, Any]) -> str:
     """The id of a manifest's JSON values, keys of newer minor versions included."""
     return hashlib.sha256(_dump({**data, "bundle_id": "", "created": ""})).hexdigest()

@@ -6,7 +6,7 @@ import pytest
 
 from genrec_runtime import BundleCorrupt, Unsupported
 from genrec_runtime.bundle import Bundle
-from genrec_runtime.manifest import Manifest
+from genrec_runtime.checks import read_manifest
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ def test_a_manifest_that_contradicts_itself_is_refused(
 ) -> None:
     reseal(copied, set_at(pointer, value))
     with pytest.raises(BundleCorrupt, match=message):
-        Manifest.from_json((copied / "manifest.json").read_bytes())
+        read_manifest((copied / "manifest.json").read_bytes())
 
 
 def test_weights_may_not_share_a_name(copied: Path, reseal: Callable[..., None]) -> None:
     reseal(copied, lambda data: data["weights"]["weights.bin"].append(data["weights"]["weights.bin"][0]))
     with pytest.raises(BundleCorrupt, match="/weights: a name occurs twice"):
-        Manifest.from_json((copied / "manifest.json").read_bytes())
+        read_manifest((copied / "manifest.json").read_bytes())
 
 
 def test_an_input_that_this_runtime_does_not_feed_is_named_at_loading(
@@ -111,4 +111,4 @@ def test_an_input_that_this_runtime_does_not_feed_is_named_at_loading(
     times = {"name": "timestamps", "dtype": "int64", "axes": ["batch", "length"]}
     reseal(copied, lambda data: data["signature"]["recommend"]["inputs"].append(times))
     with pytest.raises(Unsupported, match="takes timestamps, which this runtime does not feed; upgrade genrec"):
-        Manifest.from_json((copied / "manifest.json").read_bytes())
+        read_manifest((copied / "manifest.json").read_bytes())
