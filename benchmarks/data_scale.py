@@ -40,7 +40,7 @@ def load(path: Path, dedup: str, k_core: int) -> dict[str, object]:
     from genrec.data import leave_one_out, load_data
 
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    data = load_data(path, dedup=dedup, k_core=k_core)  # type: ignore[arg-type]
+    data = load_data(path, dedup=dedup, k_core=k_core)  # type: ignore[arg-type]  # a plain string of the command line
     split = leave_one_out(data)
     split.popularity()
     content = data.content_hash

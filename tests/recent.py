@@ -49,7 +49,7 @@ def reference_of(
     def reference(histories: Sequence[Sequence[RawId]]) -> Answers:
         answers: Answers = []
         for history in histories:
-            numbers = [ITEM_IDS.index(item) + 1 for item in history]  # type: ignore[arg-type]
+            numbers = [ITEM_IDS.index(item) + 1 for item in history]  # type: ignore[arg-type]  # ids of either kind
             with torch.no_grad():
                 scores = (net(torch.tensor([window(numbers)])) @ table.T)[0].tolist()
             free = [i for i in range(1, 32) if seen or i not in numbers]

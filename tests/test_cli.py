@@ -170,7 +170,7 @@ def test_a_bundle_is_scored_beside_torch(run: Path, monkeypatch: pytest.MonkeyPa
     torch_path = TorchRecommender(opened.model, opened.catalogue)
 
     def load(path: Path, device: str) -> Any:
-        answer = lambda rows, k: SimpleNamespace(items=[i[wrong:] for i, _ in torch_path.recommend(rows, k)])  # noqa: E731
+        answer = lambda rows, k: SimpleNamespace(items=[i[wrong:] for i, _ in torch_path.recommend(rows, k)])  # noqa: E731  # shorter than a function
         return SimpleNamespace(recommend=lambda rows, k: answer(rows, k))
 
     monkeypatch.setattr(genrec_runtime.Recommender, "load", load)

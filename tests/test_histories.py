@@ -109,7 +109,7 @@ def test_padding_does_not_touch_the_values() -> None:
 def test_an_unknown_side_and_a_negative_length_are_refused() -> None:
     ragged = Ragged.from_rows([[1]])
     with pytest.raises(ValueError, match=r"side \('top'\) must be 'left' or 'right'"):
-        ragged.pad(2, side="top")  # type: ignore[arg-type]
+        ragged.pad(2, side="top")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match=r"length \(-1\) must not be negative"):
         ragged.pad(-1)
     with pytest.raises(ValueError, match=r"length \(-1\) must not be negative"):
@@ -262,7 +262,7 @@ def test_numbers_outside_the_catalogue_are_refused(number: int) -> None:
 
 def test_numbers_that_are_not_whole_are_refused() -> None:
     with pytest.raises(TypeError, match="item numbers must hold whole numbers"):
-        ItemIds(["a", "b"]).raw([1.7])  # type: ignore[list-item]
+        ItemIds(["a", "b"]).raw([1.7])  # type: ignore[list-item]  # wrong on purpose
     assert ItemIds(["a", "b"]).raw([]) == []
 
 

@@ -353,8 +353,8 @@ def test_no_cases_give_zeros() -> None:
 @pytest.mark.parametrize("form", [list, np.array, as_tensor])
 def test_list_ranks_take_a_padded_matrix(form: Callable[[list[list[int]]], Any]) -> None:
     padded = form([[4, 2, 9], [5, 0, 0], [0, 0, 0], [7, 7, 3]])
-    assert list_ranks(padded, form([9, 5, 1, 3]), max_rank=8).tolist() == [3, 1, 9, 3]  # type: ignore[list-item]
-    assert list_ranks(padded, form([9, 5, 1, 7]), max_rank=2).tolist() == [3, 1, 3, 1]  # type: ignore[list-item]
+    assert list_ranks(padded, form([9, 5, 1, 3]), max_rank=8).tolist() == [3, 1, 9, 3]  # type: ignore[list-item]  # any array-like
+    assert list_ranks(padded, form([9, 5, 1, 7]), max_rank=2).tolist() == [3, 1, 3, 1]  # type: ignore[list-item]  # any array-like
 
 
 def test_list_ranks_take_ragged_lists_of_any_ids() -> None:

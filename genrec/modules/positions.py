@@ -39,7 +39,7 @@ class PositionalEncoding(nn.Module):
         angle = position * torch.exp(even * (-math.log(10_000.0) / embedding_dim))  # (L, ceil(D/2))
         waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (L, 2 ceil(D/2))
         self.register_buffer("pe", waves[:, :embedding_dim].unsqueeze(0), persistent=False)  # (1, L, D)
-        self.register_load_state_dict_pre_hook(_drop_saved_table)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_drop_saved_table)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def forward(self, x: Tensor) -> Tensor:
         """The embeddings with the waves added.

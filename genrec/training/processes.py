@@ -134,7 +134,7 @@ def restore_random_states(states: list[dict[str, Any]]) -> None:
     if own["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(own["cuda"])
     kind, keys, *numbers = own["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *numbers))  # noqa: NPY002
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *numbers))  # noqa: NPY002  # models may draw from it
     random.setstate(own["python"])
 
 
@@ -142,5 +142,5 @@ def seed_everything(seed: int) -> None:
     """Seeds torch, numpy and Python for this process; each of a group draws other numbers."""
     own = seed + rank_and_world()[0]
     torch.manual_seed(own)
-    np.random.seed(own % 2**32)  # noqa: NPY002
+    np.random.seed(own % 2**32)  # noqa: NPY002  # models may draw from it
     random.seed(own)

@@ -57,7 +57,7 @@ class TorchRecommender:
     def _answer(self, rows: list[Any], k: int, exclude_seen: bool) -> list[Row]:
         device = next(iter(self.model.state_dict().values())).device
         histories = Ragged.from_rows(rows)
-        width = min(int(histories.lengths.max()), int(self.model.max_seq_length))  # type: ignore[arg-type]
+        width = min(int(histories.lengths.max()), int(self.model.max_seq_length))  # type: ignore[arg-type]  # a number on every zoo model
         item_ids = torch.from_numpy(histories.pad(width)).to(device)  # (B, L)
         seen = torch.from_numpy(histories.pad(None if exclude_seen else 0)).to(device)  # (B, E), E is 0 if not
         scores = mask_scores(catalogue_scores(self.model, item_ids), seen)  # (B, V + 1)

@@ -25,7 +25,7 @@ def test_dedup_keeps_the_earliest_of_each_user_and_item() -> None:
     assert first.filters == {"events_read": 5, "dedup": "first"}
     assert events.dedup("none").frame.equals(events.frame)
     with pytest.raises(ValueError, match=r"dedup \('last'\) must be 'first' or 'none'"):
-        events.dedup("last")  # type: ignore[arg-type]
+        events.dedup("last")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_dedup_of_events_without_times_keeps_the_first_row() -> None:

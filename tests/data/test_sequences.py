@@ -107,7 +107,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         ((items, users, events, None, ("one",)), "there are 1 titles for 2 items"),
     ):
         with pytest.raises(ValueError, match=message):
-            SequenceData(*arguments)  # type: ignore[arg-type]
+            SequenceData(*arguments)  # type: ignore[arg-type]  # wrong on purpose
 
 
 USERS, ITEMS, TIMES = [1, 1, 2, 2], ["a", "b", "b", "ab"], [1, 2, 3, 4]

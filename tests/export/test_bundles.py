@@ -234,7 +234,7 @@ def test_the_shortest_windows_are_exported(tmp_path: Path, length: int) -> None:
 @pytest.mark.usefixtures("quick")
 def test_histories_may_be_arrays(tmp_path: Path) -> None:
     histories = [np.array(ITEM_IDS[:n]) for n in (1, 4, 9)]
-    exported = export_recent(tmp_path / "store", histories=histories)  # type: ignore[arg-type]
+    exported = export_recent(tmp_path / "store", histories=histories)  # type: ignore[arg-type]  # numpy ids are no int
     report = json.loads((exported.path / "report.json").read_text())
     assert report["passed"]
 

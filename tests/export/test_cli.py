@@ -174,7 +174,7 @@ def test_the_names_of_the_package_are_all_there() -> None:
     assert all(hasattr(genrec_export, name) for name in genrec_export.__all__)
     assert set(genrec_export.__all__) <= set(dir(genrec_export))
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
-        genrec_export.nonsense  # noqa: B018
+        genrec_export.nonsense  # noqa: B018  # the access is the test
 
 
 def test_the_card_tells_the_protocol_and_the_test_figures_but_no_folder(run: Path, exported: tuple[Path, Done]) -> None:

@@ -168,6 +168,6 @@ def test_a_catalogue_that_is_none_is_refused(item_ids: list[str], cold_start: li
 
 
 def test_integer_ids_of_arrays_are_numbered() -> None:
-    catalogue = catalogue_of(np.array([30, 10, 20]), [[10, 10]], None, None)  # type: ignore[arg-type]
+    catalogue = catalogue_of(np.array([30, 10, 20]), [[10, 10]], None, None)  # type: ignore[arg-type]  # wrong on purpose
     assert catalogue.items.all() == [10, 20, 30]
     assert catalogue.items.raw(catalogue.cold_start) == [10, 20, 30]

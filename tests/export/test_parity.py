@@ -53,7 +53,7 @@ CASES = [(f"B={n}", {"item_ids": np.full((n, 3), 500)}) for n in (4, 2, 3)]  # s
 
 def checked(spoil: Callable[[Arrays], None]) -> Report:
     report = Report(TOLERANCE)
-    check_graph(report, "encode", GRAPH, Wrong(spoil), iter(CASES))  # type: ignore[arg-type]
+    check_graph(report, "encode", GRAPH, Wrong(spoil), iter(CASES))  # type: ignore[arg-type]  # stands in for an engine
     return report
 
 
@@ -113,7 +113,7 @@ def test_a_model_that_fails_in_torch_is_named_with_its_shapes() -> None:
 
     graph = Graph(fail, GRAPH.inputs, GRAPH.outputs, {})
     with pytest.raises(ExportError, match=r"fails in torch on item_ids \(4, 3\): RuntimeError: out of range"):
-        check_graph(Report(TOLERANCE), "encode", graph, Wrong(add(0)), iter(CASES))  # type: ignore[arg-type]
+        check_graph(Report(TOLERANCE), "encode", graph, Wrong(add(0)), iter(CASES))  # type: ignore[arg-type]  # stands in for an engine
 
 
 def test_tied_items_may_change_places_and_others_may_not() -> None:
@@ -211,7 +211,7 @@ def test_padding_is_tried_at_every_length_up_to_the_window(tiny: Tiny) -> None:
             return states.expand(-1, 4)
 
     histories = Ragged.from_rows([[1] * n for n in range(1, 80)])
-    difference, _ = check_padding(Watched(), histories, 40, "left", TOLERANCE)  # type: ignore[arg-type]
+    difference, _ = check_padding(Watched(), histories, 40, "left", TOLERANCE)  # type: ignore[arg-type]  # stands in for a model
     assert difference.same
     lengths = {length for length, _ in widths}
     assert {1, 2, 39} <= lengths

@@ -70,7 +70,7 @@ def test_the_loss_is_the_cross_entropy_of_the_served_scores(model: SASRec) -> No
 def test_an_untrained_model_knows_nothing() -> None:
     torch.manual_seed(0)
     for loss in ("cross_entropy", "sampled_softmax"):
-        model = SASRec(V, embedding_dim=D, loss=loss, num_negatives=500)  # type: ignore[arg-type]
+        model = SASRec(V, embedding_dim=D, loss=loss, num_negatives=500)  # type: ignore[arg-type]  # a plain string
         assert model.loss(batch([[1, 2, 3, 4]]))["loss"].item() == pytest.approx(math.log(V), abs=0.1)  # small weights
 
 
@@ -116,7 +116,7 @@ def test_the_settings_rebuild_the_model() -> None:
 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"loss \('bce'\) must be 'cross_entropy' or 'sampled_softmax'"):
-        SASRec(V, loss="bce")  # type: ignore[arg-type]
+        SASRec(V, loss="bce")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match=r"num_negatives \(0\) must be at least 1"):
         SASRec(V, num_negatives=0)
     with pytest.raises(ValueError, match="must be a multiple of num_heads"):

@@ -27,7 +27,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_an_unknown_attribute_is_no_model() -> None:
     with pytest.raises(AttributeError, match="no attribute 'SASrec'"):
-        genrec_models.SASrec  # noqa: B018
+        genrec_models.SASrec  # noqa: B018  # the access is the test
 
 
 def test_the_names_come_without_torch() -> None:

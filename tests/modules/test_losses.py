@@ -128,7 +128,7 @@ def test_mend_18_negatives_may_be_shared_and_mistakes_are_refused() -> None:
         with pytest.raises(ValueError, match=r"temperature \(.*\) must be above 0"):
             ContrastiveLoss(temperature)
     with pytest.raises(ValueError, match=r"margin_mode \('soft'\)"):
-        ContrastiveLoss(margin_mode="soft")  # type: ignore[arg-type]
+        ContrastiveLoss(margin_mode="soft")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match=r"anchor and positive must both be \(batch, width\)"):
         ContrastiveLoss()(anchor, positive[:1], shared)
     for wrong in (rand(B + 1, 3, D), rand(3, D + 1), rand(D)):

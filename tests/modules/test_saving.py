@@ -51,7 +51,7 @@ def test_modules_of_others_come_back_with_the_arguments_given(tmp_path: Path) ->
         save(module, tmp_path / "none")
     assert not (tmp_path / "none").exists()
     save(module, tmp_path, arguments={"in_features": 3, "out_features": 2})
-    assert torch.equal(load(tmp_path).weight, module.weight)  # type: ignore[arg-type]
+    assert torch.equal(load(tmp_path).weight, module.weight)  # type: ignore[arg-type]  # any module comes back
 
 
 def test_foreign_positions_leave_the_encoder_without_arguments(tmp_path: Path) -> None:

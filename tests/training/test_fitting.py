@@ -206,7 +206,7 @@ def test_a_model_and_a_split_that_do_not_fit_are_refused(split: Split, new_model
     with pytest.raises(TypeError, match="Linear lacks the attributes"):
         fit(nn.Linear(1, 1), split)
     unset = new_model()
-    unset.config = None  # type: ignore[assignment]
+    unset.config = None  # type: ignore[assignment]  # wrong on purpose
     with pytest.raises(TypeError, match=r"SASRec\.config must be a dataclass instance"):
         fit(unset, split)
     with pytest.raises(ValueError, match=r"seed \(-1\)"):

@@ -88,8 +88,8 @@ def test_two_processes_train_as_one_model_and_one_writes(tmp_path: Path) -> None
 def test_random_states_go_round_and_know_how_many_processes_they_are_of() -> None:
     seed_everything(5)
     states = random_states()
-    first = torch.rand(2).tolist(), np.random.rand(2).tolist()  # noqa: NPY002
+    first = torch.rand(2).tolist(), np.random.rand(2).tolist()  # noqa: NPY002  # the legacy state is what is tested
     restore_random_states(states)
-    assert (torch.rand(2).tolist(), np.random.rand(2).tolist()) == first  # noqa: NPY002
+    assert (torch.rand(2).tolist(), np.random.rand(2).tolist()) == first  # noqa: NPY002  # the legacy state is what is tested
     with pytest.raises(ValueError, match="started with 2 processes and must be resumed with as many, not 1"):
         restore_random_states(states * 2)

@@ -79,7 +79,7 @@ def test_anything_else_is_no_recipe(tmp_path: Path, text: str, message: str) -> 
 def test_data_options_load_the_split_they_describe() -> None:
     assert DataOptions("quickstart").load().name == "leave_one_out"
     moments = {"valid_from": "2023-10-01", "test_from": "2023-11-01"}
-    assert DataOptions("quickstart", split="temporal", **moments).load().name == "temporal"  # type: ignore[arg-type]
+    assert DataOptions("quickstart", split="temporal", **moments).load().name == "temporal"  # type: ignore[arg-type]  # moments are strings here
 
 
 @pytest.mark.parametrize(
