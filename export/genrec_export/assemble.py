@@ -5,59 +5,37 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
-from torch import Tensor, nn
 
 from genrec import __version__
 from genrec_export.card import card
-from genrec_export.checks import check_file, check_model
+from genrec_export.checks import check_file
+from genrec_export.draft import Draft, Traced, VariantDraft, trace_draft
 from genrec_export.errors import ExportError
-from genrec_export.report import Arrays, Report, npz
-from genrec_export.surgery import WEIGHTS, anonymise, cut, measure_on_first, move_weights, operators
-from genrec_export.tracing import OPSET, Graph, trace
+from genrec_export.parting import first_parting
+from genrec_export.report import Report, npz
+from genrec_export.surgery import operators, weights_file
 from genrec_export.writer import publish, staging, write_files, write_manifest
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
 from genrec_runtime.errors import GenrecError
-from genrec_runtime.manifest import Manifest, Tolerance, Weight
+from genrec_runtime.manifest import Manifest, Tolerance, Variant
 
 TOLERANCE = Tolerance(atol=1e-5, rtol=1e-5)
 ONNXRUNTIME = "1.24"  # the oldest that serves
 SUSPECTS = {
     "graph": "an operator whose onnxruntime kernel differs, or a branch that tracing fixed",
     "product": "padding side, window, item numbering, seen filter: serving prepares histories otherwise than reference",
+    "variant": "a precision that this model does not bear, or one that is not trained: its scores lie too close together",
     "padding": "positions counted from the window's start, or padding that is not masked",
 }
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Draft:
-    """A bundle before it is traced.
-
-    Attributes:
-        module: in eval mode; takes the inputs of ``example`` and gives every output of all graphs, in their order.
-        graphs: what each graph computes, with its signature.
-        example: inputs to trace on, at least 2 long on every free axis.
-        goldens: per graph recorded inputs and torch's answers.
-        manifest: what is known before tracing.
-        files: further files, such as the catalogue's.
-        facts: JSON values for the card: data, metrics.
-    """
-
-    module: nn.Module
-    graphs: Mapping[str, Graph]
-    example: Mapping[str, Tensor]
-    goldens: Mapping[str, Arrays]
-    manifest: Manifest
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +47,17 @@ class Exported:
         version: its name there.
         manifest: what the bundle says of itself.
         report: every comparison that was made.
+        is_new: False where the store had this version already.
     """
 
     path: Path
     version: str
     manifest: Manifest
     report: Report
+    is_new: bool
 
 
-Prove = Callable[[Path, Engine, Report], None]
+Prove = Callable[[Path, Engine, Report], Mapping[str, Any]]
 
 
 def export_draft(draft: Draft, store: Path, report: Report, prove: Prove, *, promote: bool, say: Say) -> Exported:
@@ -87,7 +67,7 @@ def export_draft(draft: Draft, store: Path, report: Report, prove: Prove, *, pro
         draft: the model and what is known of it.
         store: the folder of versions.
         report: comparisons made so far.
-        prove: adds to the report, given the written bundle and an engine on it.
+        prove: adds to the report, given the written bundle and an engine on it; returns what it measured beside, JSON values.
         promote: make ``current`` point to this version even if it points to another.
         say: told what is being done.
 
@@ -96,31 +76,34 @@ def export_draft(draft: Draft, store: Path, report: Report, prove: Prove, *, pro
     """
     with staging(store) as folder:
         say("tracing")
-        models, blob, weights = _traced(draft)
-        files = {f"{name}.onnx": model.SerializeToString(deterministic=True) for name, model in models.items()}
+        traced = trace_draft(draft)
+        files = {name: model.SerializeToString(deterministic=True) for name, model in traced.models.items()}
         files |= {f"golden/{name}.npz": npz(arrays) for name, arrays in draft.goldens.items()}
-        entries = write_files(folder, files | {WEIGHTS: blob} | dict(draft.files))
+        entries = write_files(folder, files | dict(traced.blobs) | dict(draft.files))
         manifest = replace(
             draft.manifest,
-            graphs={name: {"fp32": f"{name}.onnx"} for name in draft.graphs},
+            graphs=draft.file_names(),
+            variants={name: _described(name, variant, traced) for name, variant in draft.variants.items()},
             signature={name: graph.signature for name, graph in draft.graphs.items()},
-            weights={WEIGHTS: weights},
-            ir_version=max(model.ir_version for model in models.values()),
-            ops=operators(list(models.values())),
+            weights=traced.weights,
+            ir_version=max(model.ir_version for model in traced.models.values()),
+            ops=operators(list(traced.models.values())),
             files=entries,
         )
         write_manifest(folder, manifest)
-        for name in models:
-            check_file(folder / f"{name}.onnx")
+        for name in traced.models:
+            check_file(folder / name)
         say("comparing with torch")
-        prove(folder, _engine(folder), report)
+        measured = prove(folder, _engine(folder), report)
         if not report.passed:
+            _look_inside(report, draft, traced, folder)
             raise refusal(report)
-        manifest = replace(manifest, parity=report.summary(), provenance={**manifest.provenance, **draft.facts})
+        facts = {**manifest.provenance, **draft.facts}
+        manifest = replace(manifest, parity=report.summary(), measured=measured, provenance=facts)
         texts = {"report.json": report.to_json(), "README.md": card(manifest, report, draft.facts).encode()}
         manifest = write_manifest(folder, replace(manifest, files=entries | write_files(folder, texts)))
-        path = publish(folder, store, manifest.version, promote=promote)
-    return Exported(path, manifest.version, manifest, report)
+        published = publish(folder, store, manifest, promote=promote)
+    return Exported(published.path, manifest.version, manifest, report, published.is_new)
 
 
 def refusal(report: Report) -> ExportError:
@@ -129,11 +112,11 @@ def refusal(report: Report) -> ExportError:
     return ExportError(
         f"parity failed at {worst.level} level: {worst.what}, {worst.case}, row {worst.row}\n"
         f"the answers differ by {worst.error:.3g}, {worst.excess:.3g} times the tolerance\n"
-        f"suspect: {SUSPECTS[worst.level]}"
+        f"suspect: {report.parting.text if report.parting else SUSPECTS[worst.level]}"
     )
 
 
-def blank_manifest(kind: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def blank_manifest(kind: str, name: str, config: Mapping[str, Any], opset: int) -> dict[str, Any]:
     """The fields of a manifest that every export fills alike.
 
     Raises:
@@ -146,7 +129,7 @@ def blank_manifest(kind: str, name: str, config: Mapping[str, Any]) -> dict[str,
         "signature": {},
         "files": {},
         "weights": {},
-        "opset": OPSET,
+        "opset": opset,
         "ir_version": 0,
         "ops": {},
         "tolerance": TOLERANCE,
@@ -177,17 +160,19 @@ def silent(text: str) -> None:
     """Says nothing."""
 
 
-def _traced(draft: Draft) -> tuple[dict[str, onnx.ModelProto], bytes, tuple[Weight, ...]]:
-    """The graphs, each checked, and their weights."""
-    whole = trace(draft.module, draft.graphs, draft.example)
-    anonymise(whole)
-    specs = {spec.name: spec for graph in draft.graphs.values() for spec in graph.inputs}
-    measure_on_first(whole, [specs[name] for name in draft.example])
-    blob, weights = move_weights(whole)
-    models = {name: cut(whole, name, graph) for name, graph in draft.graphs.items()}
-    for name, graph in draft.graphs.items():
-        check_model(name, models[name], graph)
-    return models, blob, weights
+def _described(name: str, variant: VariantDraft, traced: Traced) -> Variant:
+    """A variant for the manifest."""
+    own = [f"{graph}.{name}.onnx" for graph in variant.graphs]
+    own += [file for file in traced.blobs if file == weights_file(name)]
+    return Variant(tuple(own), variant.tolerance, variant.k, variant.gate)
+
+
+def _look_inside(report: Report, draft: Draft, traced: Traced, folder: Path) -> None:
+    """Finds where inside the model the two part, for the smallest input that failed."""
+    graph = draft.graphs.get(report.failing_graph)
+    if graph is not None:
+        file = folder / f"{report.failing_graph}.onnx"
+        report.parting = first_parting(draft.module, graph, file, traced.scopes, report.failing, report.tolerance)
 
 
 def _engine(folder: Path) -> Engine:

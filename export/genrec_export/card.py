@@ -16,6 +16,8 @@ def card(manifest: Manifest, report: Report, facts: Mapping[str, Any]) -> str:
         if values:
             parts.append(f"## {title}\n\n" + "\n".join(_entries(values)))
     parts.append("## Parity with torch\n\n```\n" + report.table() + "\n```")
+    if manifest.variants:
+        parts.append("## Variants\n\n" + _variants(manifest))
     parts.append("## Use\n\n" + _use(manifest))
     return "\n\n".join(parts) + "\n"
 
@@ -27,6 +29,20 @@ def _what(manifest: Manifest) -> str:
     return (
         f"Recommends from {semantics.num_items:,} items after the newest {semantics.max_seq_length} of a history, "
         f"lists of up to {semantics.k_max}."
+    )
+
+
+def _variants(manifest: Manifest) -> str:
+    """What each costs and gains, as a table, and on what the speed was measured."""
+    rows = ["| variant | of fp32's best items | further bytes | times as fast as fp32 |", "| --- | --- | --- | --- |"]
+    for name, variant in manifest.variants.items():
+        seen = manifest.measured[name]
+        kept = f"{seen['overlap']:.5f} of {variant.k}, needed {variant.gate} ({seen['histories']} histories)"
+        speed = ", ".join(f"{times:.2f} at batch {batch}" for batch, times in seen["speed"].items())
+        rows.append(f"| {name} | {kept} | {seen['bytes']:,} | {speed} |")
+    on = manifest.measured["on"]
+    return (
+        "\n".join(rows) + f"\n\nSpeed is a ratio of medians, measured while exporting on {on}; another machine differs."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -16,12 +17,16 @@ ALLOWED = frozenset(
     """
     Abs Add And ArgMax ArgMin Attention Cast CastLike Ceil Clip Concat Constant ConstantOfShape Conv Cos CumSum Div Einsum
     Elu Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual HardSigmoid
-    Identity IsNaN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max Mean Min Mish Mod Mul Neg Not
-    OneHot Or Pad Pow Range RMSNormalization Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu
-    Reshape Round ScatterElements ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus Sqrt Split Squeeze Sub Sum Tanh
+    Identity IsNaN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger Max Mean Min Mish Mod
+    Mul Neg Not OneHot Or Pad Pow Range RMSNormalization Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+    Relu Reshape Round ScatterElements ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus Sqrt Split Squeeze Sub Sum Tanh
     Tile TopK Transpose Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905  # ninety names read better as words than as a list of strings
 )
+
+
+GRAPH_BYTES = 64 << 10  # a graph without nodes: inputs, outputs, the list of its weights
+NODE_BYTES = 2048  # a node with its names, and with tensors of less than 1 KiB, which stay in the graph
 
 
 def check_model(name: str, model: onnx.ModelProto, graph: Graph) -> None:
@@ -39,6 +44,27 @@ def check_model(name: str, model: onnx.ModelProto, graph: Graph) -> None:
         if node.domain or node.op_type not in ALLOWED:
             raise ExportError(
                 f"graph {name!r} uses the operator {node.domain or 'onnx'}::{node.op_type}, which is not served"
+            )
+
+
+def check_sizes(module: nn.Module, models: Mapping[str, onnx.ModelProto], blobs: Mapping[str, bytes]) -> None:
+    """Holds the bytes of graphs and weights to those of the module's own parameters and buffers.
+
+    A tensor that tracing stored twice, or a large one that the model computes from nothing and tracing stored, is so found.
+
+    Raises:
+        ExportError: naming the file, its size and the module's.
+    """
+    own = {tensor.data_ptr(): tensor.nbytes for tensor in (*module.parameters(), *module.buffers())}
+    total = sum(own.values())
+    sizes = {name: (len(blob), 0) for name, blob in blobs.items()}
+    sizes |= {name: (model.ByteSize(), len(model.graph.node)) for name, model in models.items()}
+    for name, (size, nodes) in sizes.items():
+        allowed = (total if name in blobs else 0) + 64 * len(own) + GRAPH_BYTES + NODE_BYTES * nodes
+        if size > allowed:
+            raise ExportError(
+                f"{name} would have {size:,} bytes, the model's parameters and buffers have {total:,}: tracing stored a "
+                "tensor twice, or one that the model makes anew at each call; make it a buffer, or compute it from the input"
             )
 
 

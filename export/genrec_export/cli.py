@@ -24,8 +24,41 @@ from genrec import __version__
     show_default=True,
     help="Pad histories to the model's maximum, or to the longest of a batch where that changes nothing.",
 )
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    type=click.Choice(["fp16", "int8"]),
+    help="A cheaper form beside fp32, if it gives nearly the same items: fp16 for GPUs, int8 for CPUs; repeatable.",
+)
+@click.option(
+    "--opset",
+    type=click.Choice(["20", "23"]),
+    default="20",
+    show_default=True,
+    help="Version of ONNX's operators; 23 has attention as one operator.",
+)
+@click.option("--plot", "picture", type=click.Path(path_type=Path), default=None, help="A picture of the comparisons.")
+@click.option(
+    "--triton",
+    "repository",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Write a Triton model repository, too.",
+)
 @click.option("--promote", is_flag=True, help="Make STORE/current this version even if there is another.")
-def main(source: Path, store: Path, k_max: int, include_seen: bool, window: str, promote: bool) -> None:
+def main(
+    source: Path,
+    store: Path,
+    k_max: int,
+    include_seen: bool,
+    window: str,
+    variants: tuple[str, ...],
+    opset: str,
+    picture: Path | None,
+    repository: Path | None,
+    promote: bool,
+) -> None:
     """Export SOURCE, a run of `genrec train` or a module saved by `genrec.modules.save`, to STORE.
 
     Writes STORE/<version>/ after proving that it answers as torch does: tensor by tensor over a grid of shapes, and raw
@@ -45,6 +78,8 @@ def main(source: Path, store: Path, k_max: int, include_seen: bool, window: str,
             k_max=k_max,
             exclude_seen=not include_seen,
             window=window,  # type: ignore[arg-type]  # click has checked the choice
+            variants=variants,  # type: ignore[arg-type]  # here, too
+            opset=int(opset),  # type: ignore[arg-type]  # here, too
             promote=promote,
             say=lambda text: click.echo(f"{text} ...", err=True),
         )

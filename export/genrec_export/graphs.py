@@ -80,15 +80,20 @@ class Serving(nn.Module):
         return scores if self.to_column is None else scores.index_select(1, self.to_column)
 
     def _best(self, states: Tensor, exclude: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
-        scores = torch.where(available, self.scores(states), float("-inf"))  # (B, V + 1)
-        padding = torch.zeros_like(states[:, :1], dtype=torch.int64)  # (B, 1), recommended to nobody
-        return top_k(scores.scatter(1, torch.cat([padding, exclude], dim=1), float("-inf")), self.k)
+        return top_k(mask(self.scores(states), exclude, available), self.k)
 
     def _candidate_scores(self, states: Tensor, candidates: Tensor) -> Tensor:
         if self.head is not None:
             return self.scores(states).gather(1, candidates)
         assert self.table is not None
         return (F.embedding(candidates, self.table) @ states.unsqueeze(2)).squeeze(2)
+
+
+def mask(scores: Tensor, exclude: Tensor, available: Tensor) -> Tensor:
+    """The scores (B, V + 1), -inf for padding, for what a row excludes and for what nobody may be recommended."""
+    scores = torch.where(available, scores, float("-inf"))
+    padding = torch.zeros_like(scores[:, :1], dtype=torch.int64)  # (B, 1)
+    return scores.scatter(1, torch.cat([padding, exclude], dim=1), float("-inf"))
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

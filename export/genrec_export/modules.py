@@ -15,12 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genrec_export.assemble import TOLERANCE, Draft, Exported, Say, blank_manifest, export_draft, silent
+from genrec_export.assemble import TOLERANCE, Exported, Say, blank_manifest, export_draft, silent
 from genrec_export.checks import check_weights
+from genrec_export.draft import Draft
 from genrec_export.parity import check_graph, run_torch
 from genrec_export.report import Arrays, Report
 from genrec_export.signatures import check_outputs, signature_of, stated_signature
 from genrec_export.tracing import Graph, evaluating
+from genrec_export.variants import Opset, check_options
 from genrec_export.writer import check_store, leaving_evidence
 from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import Manifest, TensorSpec
@@ -38,6 +40,7 @@ def export_module(
     outputs: Sequence[TensorSpec] = (),
     limits: Mapping[str, int] | None = None,
     name: str | None = None,
+    opset: Opset = 20,
     promote: bool = False,
     say: Say | None = None,
 ) -> Exported:
@@ -51,6 +54,7 @@ def export_module(
         outputs: the same of each output; free axes are those of the inputs.
         limits: largest size of an axis.
         name: the module's name, for people; its class if not given.
+        opset: version of ONNX's operators, 20 or 23; the latter has attention as one operator.
         promote: make ``current`` point to this version even if it points to another.
         say: told what is being done, a few words at a time.
 
@@ -59,6 +63,7 @@ def export_module(
             ``OUT.failed/`` holds the report, the smallest input that failed, and the error in full.
         ValueError: if no signature is given for a module whose signature is not known, or the module does not keep it.
     """
+    check_options((), opset, by_table=False)
     known = not (inputs or outputs or limits)
     signature = signature_of(module) if known else stated_signature(inputs, outputs, limits)
     check_weights(module)
@@ -76,7 +81,7 @@ def export_module(
             example={key: torch.from_numpy(value) for key, value in example.items()},
             goldens={GRAPH: _goldens(graph)},
             manifest=Manifest(
-                **blank_manifest("module", name or type(module).__name__, _arguments(module)),
+                **blank_manifest("module", name or type(module).__name__, _arguments(module), opset),
                 capabilities=("run",),
                 semantics=None,
             ),
@@ -104,8 +109,9 @@ class _Flat(nn.Module):
         return tuple(output for output in outputs if output is not None) if isinstance(outputs, tuple) else outputs
 
 
-def _prove(graph: Graph, folder: Path, engine: Engine, report: Report) -> None:
+def _prove(graph: Graph, folder: Path, engine: Engine, report: Report) -> dict[str, Any]:
     check_graph(report, GRAPH, graph, engine, _cases(graph))
+    return {}
 
 
 def _cases(graph: Graph, longest: int | None = None) -> Iterator[tuple[str, Arrays]]:

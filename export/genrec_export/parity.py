@@ -24,16 +24,41 @@ PADDED_ROWS = 8  # histories of each
 DIFFERENT = float("inf")
 
 
-def check_graph(report: Report, name: str, graph: Graph, engine: Engine, cases: Iterable[tuple[str, Arrays]]) -> None:
-    """Compares the traced module in torch and the graph in onnxruntime, case by case."""
+def check_graph(
+    report: Report,
+    name: str,
+    graph: Graph,
+    engine: Engine,
+    cases: Iterable[tuple[str, Arrays]],
+    *,
+    label: str | None = None,
+    tolerance: Tolerance | None = None,
+) -> None:
+    """Compares the traced module in torch and the graph in onnxruntime, case by case.
+
+    Args:
+        report: where each comparison is recorded.
+        name: the graph's name in the bundle.
+        graph: the same in torch.
+        engine: runs the bundle, in the variant to be compared.
+        cases: inputs, each with its name.
+        label: what the report calls it; its name if not given.
+        tolerance: how far scores may differ; the report's if not given.
+    """
+    label = label or name
     for case, inputs in cases:
         expected = run_torch(graph, inputs)
         try:
-            difference = compare_outputs(name, engine.run(name, inputs), expected, report.tolerance)
+            found = engine.run(name, inputs)
+            difference = compare_outputs(name, found, expected, tolerance or report.tolerance)
         except (GenrecError, ValueError) as error:  # onnxruntime failed, or gave another shape
             case = f"{case}: {str(error)[:500]}"
             difference = Difference(DIFFERENT, DIFFERENT, 0)
-        report.add("graph", name, case, difference, inputs)
+        else:
+            for key in expected:
+                if np.issubdtype(expected[key].dtype, np.floating):
+                    report.sample(label, expected[key], found[key])
+        report.add("graph", label, case, difference, inputs, _sizes(graph, inputs))
 
 
 def run_torch(graph: Graph, inputs: Arrays) -> Arrays:
@@ -55,6 +80,16 @@ def run_torch(graph: Graph, inputs: Arrays) -> Arrays:
         given = ", ".join(type(output).__name__ for output in outputs)
         raise ExportError(f"the model must give the tensors {names}; it gave {given}")
     return {spec.name: output.detach().numpy() for spec, output in zip(graph.outputs, outputs, strict=True)}
+
+
+def _sizes(graph: Graph, inputs: Arrays) -> dict[str, int]:
+    """The size of each free axis of a graph's inputs."""
+    return {
+        axis: inputs[spec.name].shape[place]
+        for spec in graph.inputs
+        for place, axis in enumerate(spec.axes)
+        if isinstance(axis, str)
+    }
 
 
 def check_padding(

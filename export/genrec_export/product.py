@@ -57,6 +57,7 @@ def check_product(
                 )
             lists = (*_filled(served[row], length), *_filled(theirs, length))
             differences[row] = compare_lists(*lists, report.tolerance)
+            report.sample("product", lists[3], lists[1])
         _record(report, histories, differences)
 
 

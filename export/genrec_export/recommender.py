@@ -15,7 +15,6 @@ from torch import Tensor
 from genrec.histories import Catalogue, Ragged, RawId, Side
 from genrec_export.assemble import (
     TOLERANCE,
-    Draft,
     Exported,
     Say,
     as_json,
@@ -26,6 +25,7 @@ from genrec_export.assemble import (
 )
 from genrec_export.cases import histories_of_every_length, recommender_cases
 from genrec_export.checks import check_finite, check_weights
+from genrec_export.draft import Draft
 from genrec_export.foreign import catalogue_of, module_of, serving_of
 from genrec_export.graphs import Serving
 from genrec_export.interface import example_of, goldens_of, graphs_of
@@ -33,9 +33,10 @@ from genrec_export.parity import BUCKETS, check_graph, check_padding
 from genrec_export.product import Reference, check_product
 from genrec_export.report import Report
 from genrec_export.tracing import evaluating
+from genrec_export.variants import Opset, VariantName, check_options, check_variants, drafts_of
 from genrec_export.writer import check_store, leaving_evidence
 from genrec_runtime.engine import Engine
-from genrec_runtime.manifest import Defaults, Manifest, Semantics
+from genrec_runtime.manifest import FP32, Defaults, Manifest, Semantics
 
 Window = Literal["auto", "fixed", "bucketed"]
 
@@ -79,6 +80,8 @@ def export_recommender(
     name: str = "custom",
     config: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
+    variants: Sequence[VariantName] = (),
+    opset: Opset = 20,
     promote: bool = False,
     say: Say | None = None,
 ) -> Exported:
@@ -109,6 +112,10 @@ def export_recommender(
         name: the model's name, for people.
         config: its settings, JSON values, for people.
         facts: further JSON values for the card: data, metrics.
+        variants: cheaper forms beside "fp32", each held to give nearly the same items on ``histories``: "fp16" computes the
+            encoder in half precision, for GPUs; "int8" searches a table of small integers and ranks the candidates exactly,
+            for CPUs, and needs ``item_vectors``. Meant for a trained model: scores of random weights lie too close together.
+        opset: version of ONNX's operators, 20 or 23; the latter has attention as one operator.
         promote: make ``current`` point to this version even if it points to another.
         say: told what is being done, a few words at a time.
 
@@ -122,6 +129,7 @@ def export_recommender(
         raise ValueError(f"max_seq_length ({max_seq_length}) and k_max ({k_max}) must be at least 1")
     if padding not in ("left", "right"):
         raise ValueError(f"padding ({padding!r}) must be 'left' or 'right'")
+    check_options(variants, opset, by_table=score is None)
     if window not in ("auto", "fixed", "bucketed"):
         raise ValueError(f"window ({window!r}) must be 'auto', 'fixed' or 'bucketed'")
     store, report, say = Path(out), Report(TOLERANCE), say or silent
@@ -161,33 +169,42 @@ def export_recommender(
             time_unit=None,
         )
         plan = _Plan(serving, catalogue, semantics, tried, numbered, reference, say)
+        graphs, example = graphs_of(serving, semantics), example_of(semantics)
         draft = Draft(
             module=serving,
-            graphs=graphs_of(serving, semantics),
-            example=example_of(semantics),
+            graphs=graphs,
+            example=example,
             goldens=goldens_of(serving, semantics, numbered),
-            manifest=_manifest(semantics, name, config or {}, exclude_seen),
+            manifest=_manifest(semantics, name, config or {}, exclude_seen, opset),
             files=catalogue.files(),
             facts=as_json("facts", facts or {}),
+            variants=drafts_of(variants, serving, graphs, example),
         )
         return export_draft(draft, store, report, functools.partial(_prove, plan), promote=promote, say=say)
 
 
-def _prove(plan: _Plan, folder: Path, engine: Engine, report: Report) -> None:
-    """Both levels: every graph over its grid, then raw histories through the written bundle."""
+def _prove(plan: _Plan, folder: Path, engine: Engine, report: Report) -> dict[str, Any]:
+    """Both levels: every graph over its grid, then raw histories through the written bundle; and every variant."""
     semantics = plan.semantics
     longest = semantics.max_seq_length
     lengths = [longest] if semantics.window == "fixed" else sorted({1, min(2, longest), max(1, longest - 1), longest})
-    for name, graph in graphs_of(plan.serving, semantics).items():
-        cases = recommender_cases(name, semantics.num_items, lengths, semantics.padding, plan.numbered)
-        check_graph(report, name, graph, engine, cases)
+    graphs = graphs_of(plan.serving, semantics)
+    for variant in (FP32, *engine.bundle.manifest.variants):
+        running = engine if variant == FP32 else Engine(engine.bundle, "cpu", variant=variant)
+        for name, graph in graphs.items():
+            if variant in engine.bundle.manifest.graphs[name]:
+                cases = recommender_cases(name, semantics.num_items, lengths, semantics.padding, plan.numbered)
+                label = running.file(name).removesuffix(".onnx")
+                tolerance = engine.bundle.manifest.tolerance_of(variant)
+                check_graph(report, name, graph, running, cases, label=label, tolerance=tolerance)
     plan.say("serving in a process without torch")
     check_product(report, folder, plan.catalogue.items, plan.histories, plan.reference, semantics.k_max)
+    return check_variants(report, engine, plan.numbered, plan.say)
 
 
-def _manifest(semantics: Semantics, name: str, config: Mapping[str, Any], exclude_seen: bool) -> Manifest:
+def _manifest(semantics: Semantics, name: str, config: Mapping[str, Any], exclude_seen: bool, opset: int) -> Manifest:
     return Manifest(
-        **blank_manifest("recommender", name, config),
+        **blank_manifest("recommender", name, config, opset),
         capabilities=("recommend", "exclude", "available", "candidates", "score", "encode"),
         semantics=semantics,
         defaults=Defaults(k=min(10, semantics.k_max), exclude_seen=exclude_seen),

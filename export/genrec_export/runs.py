@@ -18,6 +18,7 @@ from genrec_export.errors import ExportError
 from genrec_export.modules import export_module
 from genrec_export.recommender import Window, export_recommender
 from genrec_export.signatures import parse_signature
+from genrec_export.variants import Opset, VariantName
 from genrec_models import TorchRecommender, load_run
 
 
@@ -28,6 +29,8 @@ def export_folder(
     k_max: int = 100,
     exclude_seen: bool = True,
     window: Window = "auto",
+    variants: Sequence[VariantName] = (),
+    opset: Opset = 20,
     promote: bool = False,
     say: Say | None = None,
 ) -> Exported:
@@ -41,8 +44,20 @@ def export_folder(
         raise FileNotFoundError(f"{source} holds no config.json: it is neither a run nor a saved module")
     config = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(config, dict) and config.get("format") == MODULE_FORMAT:
-        return _export_saved_module(Path(source), config, out, promote, say)
-    return export_run(source, out, k_max=k_max, exclude_seen=exclude_seen, window=window, promote=promote, say=say)
+        if variants:
+            raise ValueError(f"variants ({', '.join(variants)}) are forms of recommenders; {source} holds a module")
+        return _export_saved_module(Path(source), config, out, opset, promote, say)
+    return export_run(
+        source,
+        out,
+        k_max=k_max,
+        exclude_seen=exclude_seen,
+        window=window,
+        variants=variants,
+        opset=opset,
+        promote=promote,
+        say=say,
+    )
 
 
 def export_run(
@@ -52,6 +67,8 @@ def export_run(
     k_max: int = 100,
     exclude_seen: bool = True,
     window: Window = "auto",
+    variants: Sequence[VariantName] = (),
+    opset: Opset = 20,
     promote: bool = False,
     say: Say | None = None,
 ) -> Exported:
@@ -84,13 +101,15 @@ def export_run(
         name=run.config["model"],
         config=run.config["config"],
         facts=_facts(run.config, run.metrics),
+        variants=variants,
+        opset=opset,
         promote=promote,
         say=say,
     )
 
 
 def _export_saved_module(
-    folder: Path, config: dict[str, Any], out: str | os.PathLike[str], promote: bool, say: Say | None
+    folder: Path, config: dict[str, Any], out: str | os.PathLike[str], opset: Opset, promote: bool, say: Say | None
 ) -> Exported:
     from safetensors import SafetensorError
 
@@ -99,7 +118,7 @@ def _export_saved_module(
     except (RuntimeError, SafetensorError) as error:
         raise ExportError(f"{folder / 'model.safetensors'} does not fit the module of config.json: {error}") from error
     if "signature" not in config:
-        return export_module(module, out=out, promote=promote, say=say)
+        return export_module(module, out=out, opset=opset, promote=promote, say=say)
     signature = parse_signature(config["signature"])
     return export_module(
         module,
@@ -107,6 +126,7 @@ def _export_saved_module(
         inputs=signature.inputs,
         outputs=signature.outputs,
         limits=signature.limits,
+        opset=opset,
         promote=promote,
         say=say,
     )

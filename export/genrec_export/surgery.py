@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from genrec_export.tracing import Graph
 from genrec_runtime.checks import ALIGNMENT
-from genrec_runtime.manifest import TensorSpec, Weight
+from genrec_runtime.manifest import FP32, TensorSpec, Weight
 
-WEIGHTS = "weights.bin"
 EXTERNAL_FROM = 1024  # bytes; smaller tensors stay inside their graph
 
 
@@ -30,51 +30,79 @@ def anonymise(model: onnx.ModelProto) -> None:
     model.producer_name, model.producer_version = "genrec", ""
 
 
-def move_weights(model: onnx.ModelProto) -> tuple[bytes, tuple[Weight, ...]]:
-    """Moves every tensor of 1 KiB or more out of a model into one blob, equal tensors once.
+def variant_of(output: str) -> str:
+    """The variant that an output of a traced model belongs to: "fp16" of "recommend.fp16/items"."""
+    return output.partition("/")[0].partition(".")[2] or FP32
 
-    The model is changed in place: such an initialiser keeps its name and shape, and says where its bytes lie.
+
+def move_weights(model: onnx.ModelProto) -> tuple[dict[str, bytes], dict[str, tuple[Weight, ...]]]:
+    """Moves every tensor of 1 KiB or more out of a model into blobs, equal tensors once.
+
+    The model is changed in place: such an initialiser keeps its name and shape, and says where its bytes lie. What one variant
+    alone needs lies in a blob of its own.
 
     Returns:
-        The content of ``weights.bin``, each tensor 64-byte aligned, and where each lies.
+        The content of ``weights.bin``, ``weights.fp16.bin`` and so on, each tensor 64-byte aligned, and where each lies.
     """
-    blob = bytearray()
-    weights: dict[str, Weight] = {}  # by digest
+    users = _users(model)
     kept: list[TensorProto] = []
-    renamed: dict[str, str] = {}
+    large: list[tuple[TensorProto, str]] = []
+    equal: dict[str, set[str]] = {}  # by digest, the variants that need such a tensor
     for tensor in model.graph.initializer:
-        array = np.ascontiguousarray(numpy_helper.to_array(tensor))
-        if array.nbytes < EXTERNAL_FROM:
+        content = _content(tensor)
+        if content.nbytes < EXTERNAL_FROM:
             kept.append(tensor)
             continue
-        content = array.tobytes()
-        digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode() + content).hexdigest()
-        if digest in weights:
-            renamed[tensor.name] = weights[digest].name
+        digest = hashlib.sha256(f"{content.dtype} {content.shape} ".encode() + content.tobytes()).hexdigest()
+        large.append((tensor, digest))
+        equal.setdefault(digest, set()).update(users[tensor.name])
+    blobs: dict[str, bytearray] = {}
+    places: dict[str, tuple[str, Weight]] = {}  # by digest
+    renamed: dict[str, str] = {}
+    for tensor, digest in large:
+        if digest in places:
+            renamed[tensor.name] = places[digest][1].name
             continue
+        variants, content = equal[digest], _content(tensor)
+        file = weights_file(next(iter(variants)) if len(variants) == 1 else FP32)
+        blob = blobs.setdefault(file, bytearray())
         blob.extend(bytes(-len(blob) % ALIGNMENT))
-        weights[digest] = Weight(tensor.name, str(array.dtype), tuple(array.shape), len(blob))
-        blob.extend(content)
-        kept.append(_external(weights[digest], tensor.data_type, len(content)))
+        weight = Weight(tensor.name, str(content.dtype), tuple(content.shape), len(blob))
+        blob.extend(content.tobytes())
+        places[digest] = file, weight
+        kept.append(_external(file, weight, tensor.data_type, content.nbytes))
     _replace(model.graph.initializer, kept)
     _rename(model, renamed)
-    return bytes(blob), tuple(weights.values())
+    weights = {file: tuple(w for found, w in places.values() if found == file) for file in blobs}
+    return {file: bytes(blob) for file, blob in blobs.items()}, weights
+
+
+def weights_file(variant: str) -> str:
+    """The name of the file of what this variant alone needs; "fp32" has what several need as well."""
+    return "weights.bin" if variant == FP32 else f"weights.{variant}.bin"
+
+
+def ancestors(model: onnx.ModelProto, values: set[str]) -> list[onnx.NodeProto]:
+    """The nodes that some values are computed by, in order."""
+    needed, nodes = set(values), []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    return nodes[::-1]
 
 
 def cut(whole: onnx.ModelProto, name: str, graph: Graph) -> onnx.ModelProto:
-    """The part of a traced model that makes one graph's outputs, under their own names."""
+    """The part of a traced model that makes one graph's outputs, under their own names; ``name`` may be "recommend.fp16"."""
     model = onnx.ModelProto()
     model.CopyFrom(whole)
     body = model.graph
     body.name = name
-    needed = {f"{name}/{spec.name}" for spec in graph.outputs}
-    outputs = [value for value in body.output if value.name in needed]
-    nodes = []
-    for node in reversed(body.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            nodes.append(node)
-    _replace(body.node, nodes[::-1])
+    wanted = {f"{name}/{spec.name}" for spec in graph.outputs}
+    outputs = [value for value in body.output if value.name in wanted]
+    nodes = ancestors(model, wanted)
+    needed = {value for node in nodes for value in node.input}
+    _replace(body.node, nodes)
     _replace(body.initializer, [tensor for tensor in body.initializer if tensor.name in needed])
     _replace(body.input, [value for value in body.input if value.name in {spec.name for spec in graph.inputs}])
     _replace(body.output, outputs)
@@ -135,8 +163,24 @@ def _name_axes(model: onnx.ModelProto, graph: Graph) -> None:
                     dimension.dim_param = axis
 
 
-def _external(weight: Weight, data_type: int, size: int) -> TensorProto:
+def _users(model: onnx.ModelProto) -> dict[str, set[str]]:
+    """For each initialiser the variants that need it."""
+    users: dict[str, set[str]] = {tensor.name: set() for tensor in model.graph.initializer}
+    outputs = [value.name for value in model.graph.output]
+    for variant in {variant_of(output) for output in outputs}:
+        for node in ancestors(model, {output for output in outputs if variant_of(output) == variant}):
+            for value in node.input:
+                if value in users:
+                    users[value].add(variant)
+    return users
+
+
+def _content(tensor: TensorProto) -> NDArray[Any]:
+    return np.ascontiguousarray(numpy_helper.to_array(tensor))
+
+
+def _external(file: str, weight: Weight, data_type: int, size: int) -> TensorProto:
     tensor = TensorProto(name=weight.name, data_type=data_type, dims=weight.shape, data_location=TensorProto.EXTERNAL)
-    for key, value in (("location", WEIGHTS), ("offset", str(weight.offset)), ("length", str(size))):
+    for key, value in (("location", file), ("offset", str(weight.offset)), ("length", str(size))):
         tensor.external_data.add(key=key, value=value)
     return tensor

@@ -17,6 +17,7 @@ from genrec_export.errors import ExportError, root_cause
 from genrec_runtime.manifest import Signature, TensorSpec
 
 OPSET = 20
+OPSETS = (20, 23)  # 23 has Attention as one operator
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Graph:
         return Signature(self.inputs, self.outputs, self.limits)
 
 
-def trace(module: nn.Module, graphs: Mapping[str, Graph], example: Mapping[str, Tensor]) -> onnx.ModelProto:
+def trace(
+    module: nn.Module, graphs: Mapping[str, Graph], example: Mapping[str, Tensor], opset: int = OPSET
+) -> onnx.ModelProto:
     """Traces a module once, for all its graphs.
 
     Args:
@@ -49,6 +52,7 @@ def trace(module: nn.Module, graphs: Mapping[str, Graph], example: Mapping[str, 
             in their order.
         graphs: the graphs, by name.
         example: one tensor for each input; free axes must be at least 2 long.
+        opset: version of ONNX's operators.
 
     Returns:
         A model with the outputs "graph/output".
@@ -69,7 +73,7 @@ def trace(module: nn.Module, graphs: Mapping[str, Graph], example: Mapping[str, 
                 module,
                 tuple(tensor.clone() for tensor in example.values()),  # aliased examples are merged into one input
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=list(example),
                 output_names=[f"{name}/{spec.name}" for name, graph in graphs.items() for spec in graph.outputs],
                 dynamic_shapes=(shapes,) if _takes_any_number(module) else shapes,

@@ -6,10 +6,10 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import secrets
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from genrec_runtime.bundle import Bundle
 from genrec_runtime.checks import read_manifest
 from genrec_runtime.errors import GenrecError
 from genrec_runtime.manifest import FileEntry, Manifest
-from genrec_runtime.store import CURRENT, point_current_to, sync_folder
+from genrec_runtime.store import claim_current, hidden_name, keeping, move_in, point_current_to, sync_folder
 
 ROLES = {
     ".onnx": "graph",
-    "weights.bin": "weights",
+    "weights.": "weights",
     "items.": "items",
     "titles.": "items",
     "cold_start.": "items",
@@ -31,6 +31,20 @@ ROLES = {
     "report.json": "report",
     "README.md": "card",
 }
+TRIES = 100  # to make a folder in a store that another exporter, refused, removes again
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a bundle came to lie.
+
+    Attributes:
+        path: its folder.
+        is_new: False where the store had this version already, perhaps from another exporter a moment ago.
+    """
+
+    path: Path
+    is_new: bool
 
 
 def check_store(store: Path) -> None:
@@ -43,23 +57,23 @@ def check_store(store: Path) -> None:
 def staging(store: Path) -> Iterator[Path]:
     """An empty folder inside the store, removed again unless it was renamed away; so is the store, if it was made for it.
 
+    Of a store that others use meanwhile nothing of theirs is removed.
+
     Raises:
         ExportError: if the store cannot be written.
     """
-    folder = store / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
-    existed = store.exists()
+    folder = store / hidden_name()
+    existed = os.path.lexists(store)
     try:
-        (folder / "golden").mkdir(parents=True)
-        for place in (folder, folder / "golden"):
-            place.chmod(0o755)  # whoever serves is often not who exported
-    except OSError as error:
-        raise ExportError(f"cannot write to the store {store}: {error.strerror}") from error
-    try:
+        try:
+            _make_folder(folder)
+        except OSError as error:
+            raise ExportError(f"cannot write to the store {store}: {error.strerror}") from error
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if not existed:
-            with contextlib.suppress(OSError):  # it holds a version now
+            with contextlib.suppress(OSError):  # it holds a version now, or the folder of another exporter
                 store.rmdir()
 
 
@@ -101,31 +115,27 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def publish(folder: Path, store: Path, version: str, *, promote: bool) -> Path:
-    """Renames a complete bundle into the store as ``version``.
+def publish(folder: Path, store: Path, manifest: Manifest, *, promote: bool) -> Published:
+    """Renames a complete bundle into the store, under its version; of several exporters of one version one does so.
 
     ``current`` is set to it where the store has none yet, or ``promote`` asks for it.
 
-    Returns:
-        The bundle's folder; where the store already has this version, that one.
-
     Raises:
-        ExportError: if the disk refuses, or what the store holds under this version is damaged.
+        ExportError: if the disk refuses, or what the store holds under this version is damaged or another bundle.
     """
-    target = store / version
+    version = manifest.version
     try:
-        if target.exists():
-            Bundle.open(target)  # equal content, equal version: what is there must be whole
-        else:
-            os.rename(folder, target)
-            sync_folder(store)
-        if promote or not os.path.lexists(store / CURRENT):
-            point_current_to(store, version)
+        with keeping(store, version):
+            is_new = move_in(folder, store / version)
+            if not is_new:
+                _check_equal(store / version, manifest)
+            if promote:
+                point_current_to(store, version)
+            else:
+                claim_current(store, version)
     except OSError as error:
         raise ExportError(f"cannot publish {version} in {store}: {error.strerror}") from error
-    except GenrecError as error:
-        raise ExportError(f"the store has this version already, but damaged; remove {target}: {error}") from error
-    return target
+    return Published(store / version, is_new)
 
 
 @contextlib.contextmanager
@@ -147,6 +157,7 @@ def leaving_evidence(store: Path, report: Report) -> Iterator[None]:
             if report.failing:
                 (folder / "failing_input.npz").write_bytes(npz(report.failing))
         except OSError as problem:
+            shutil.rmtree(folder, ignore_errors=True)
             raise ExportError(f"{error}; nor could {folder} be written: {problem.strerror}") from error
         raise ExportError(f"{error}; more in {folder}") from error
 
@@ -154,6 +165,28 @@ def leaving_evidence(store: Path, report: Report) -> Iterator[None]:
 def role_of(name: str) -> str:
     """What a file of a bundle is for."""
     return next(role for part, role in ROLES.items() if name.startswith(part) or name.endswith(part))
+
+
+def _make_folder(folder: Path) -> None:
+    for left in reversed(range(TRIES)):
+        try:
+            (folder / "golden").mkdir(parents=True)
+            break
+        except FileNotFoundError:  # another exporter had made the store, was refused and removed it
+            if not left:
+                raise
+    for place in (folder, folder / "golden"):
+        place.chmod(0o755)  # whoever serves is often not who exported
+
+
+def _check_equal(target: Path, manifest: Manifest) -> None:
+    """Refuses what lies where a bundle should, if it is damaged or not the same."""
+    try:
+        found = Bundle.open(target).manifest.content_id
+    except GenrecError as error:
+        raise ExportError(f"the store has this version already, but damaged; remove {target}: {error}") from error
+    if found != manifest.content_id:
+        raise ExportError(f"{target} holds another bundle, {found}; rename or remove it")
 
 
 def _write_synced(path: Path, content: bytes) -> None:

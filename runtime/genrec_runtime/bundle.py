@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from genrec.histories import Catalogue
 from genrec_runtime.checks import ALIGNMENT, read_manifest
-from genrec_runtime.errors import BundleCorrupt, BundleNotFound
-from genrec_runtime.manifest import Manifest, Weight
+from genrec_runtime.errors import BundleCorrupt, BundleNotFound, Unsupported
+from genrec_runtime.manifest import FP32, Manifest, Weight
 from genrec_runtime.strictjson import MAX_BYTES
 
 MAX_GOLDEN_BYTES = 256 << 20
@@ -33,7 +33,7 @@ class Bundle:
         path: the folder, links resolved at opening.
         manifest: what it says of itself.
         digest: "sha256:..." of ``manifest.json``: pin this where the bundle comes from somebody else.
-        files: the content of every file listed, 64-byte aligned, read-only.
+        files: the content of every file that was opened, 64-byte aligned, read-only.
     """
 
     path: Path
@@ -42,17 +42,21 @@ class Bundle:
     files: Mapping[str, NDArray[np.uint8]]
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, expect_digest: str | None = None) -> Bundle:
+    def open(
+        cls, path: str | os.PathLike[str], *, variant: str | None = None, expect_digest: str | None = None
+    ) -> Bundle:
         """Reads and verifies a bundle.
 
         Args:
             path: its folder, or a link to it.
+            variant: leave out what only other variants need; None opens every file.
             expect_digest: "sha256:..." that ``manifest.json`` must have.
 
         Raises:
             BundleNotFound: if there is no bundle at ``path``.
             BundleCorrupt: if a file is missing, is no regular file, or differs from the manifest in size or hash.
             BundleVersionError: if its format is not readable here.
+            Unsupported: if the bundle has no such variant.
         """
         folder = _resolve(path)
         blob = _read(folder, "manifest.json", None).tobytes()
@@ -60,7 +64,8 @@ class Bundle:
         if expect_digest is not None and expect_digest != digest:
             raise BundleCorrupt(f"{folder}: manifest.json has {digest}, expected {expect_digest}", code="bundle_digest")
         manifest = read_manifest(blob)
-        files = {name: _read_verified(folder, name, manifest) for name in manifest.files}
+        skipped = _of_other_variants(manifest, variant)
+        files = {name: _read_verified(folder, name, manifest) for name in manifest.files if name not in skipped}
         return cls(folder, manifest, digest, files)
 
     @staticmethod
@@ -140,6 +145,15 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
     if (folder / "current").exists():
         raise BundleNotFound(f"{path} is a store of bundles; name one of them, such as {Path(path) / 'current'}")
     raise BundleNotFound(f"{path} holds no manifest.json: no bundle, or an export that did not finish")
+
+
+def _of_other_variants(manifest: Manifest, variant: str | None) -> set[str]:
+    """The files that a reader of one variant does not need."""
+    if variant not in (None, FP32, *manifest.variants):
+        offered = ", ".join((FP32, *manifest.variants))
+        raise Unsupported(f"this bundle has no variant {variant!r}; it has {offered}")
+    others = [other.files for name, other in manifest.variants.items() if variant not in (None, name)]
+    return {file for files in others for file in files}
 
 
 def _beside(folder: Path) -> str:

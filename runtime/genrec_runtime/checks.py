@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from genrec_runtime.errors import BundleCorrupt, BundleVersionError, Unsupported
-from genrec_runtime.manifest import FORMAT, READABLE_MAJORS, Manifest, Semantics, TensorSpec, identity
+from genrec_runtime.manifest import FORMAT, FP32, READABLE_MAJORS, Manifest, Semantics, TensorSpec, Variant, identity
 from genrec_runtime.strictjson import decode, parse
 
 ALIGNMENT = 64  # bytes; where tensors lie in a weights file, and files in memory
@@ -80,6 +80,8 @@ def check(manifest: Manifest) -> None:
         raise BundleCorrupt(f"/graphs: a bundle of kind {manifest.kind!r} needs a graph {main!r}")
     for graph, variants in manifest.graphs.items():
         _check_graph(manifest, graph, variants)
+    for name, variant in manifest.variants.items():
+        _check_variant(manifest, name, variant)
     _check_weights(manifest)
     if min(manifest.tolerance.atol, manifest.tolerance.rtol) < 0:
         raise BundleCorrupt(f"/tolerance must not be negative, got {manifest.tolerance}")
@@ -88,11 +90,13 @@ def check(manifest: Manifest) -> None:
 
 
 def _check_graph(manifest: Manifest, graph: str, variants: Mapping[str, str]) -> None:
-    if "fp32" not in variants:
-        raise BundleCorrupt(f"/graphs/{graph} has no 'fp32' file")
-    for file in variants.values():
+    if FP32 not in variants:
+        raise BundleCorrupt(f"/graphs/{graph} has no {FP32!r} file")
+    for variant, file in variants.items():
         if file not in manifest.files:
             raise BundleCorrupt(f"graph {graph!r} names {file!r}, which /files does not list")
+        if variant != FP32 and variant not in manifest.variants:
+            raise BundleCorrupt(f"/graphs/{graph} has a file for {variant!r}, which /variants does not describe")
     if graph not in manifest.signature:
         raise BundleCorrupt(f"graph {graph!r} has no /signature")
     signature = manifest.signature[graph]
@@ -102,6 +106,15 @@ def _check_graph(manifest: Manifest, graph: str, variants: Mapping[str, str]) ->
         for spec in specs:
             if spec.dtype not in ONNX_TYPES:
                 raise BundleCorrupt(f"/signature/{graph}: {spec.name} has the unknown dtype {spec.dtype!r}")
+
+
+def _check_variant(manifest: Manifest, name: str, variant: Variant) -> None:
+    others = {file for files in manifest.graphs.values() for other, file in files.items() if other != name}
+    for file in variant.files:
+        if file not in manifest.files or file in others:
+            raise BundleCorrupt(f"/variants/{name}/files: {file!r} is not listed in /files, or another variant's graph")
+    if name == FP32 or min(variant.tolerance.atol, variant.tolerance.rtol) < 0 or not 0 <= variant.gate <= 1:
+        raise BundleCorrupt(f"/variants/{name} is not described as a variant: {variant}")
 
 
 def _check_weights(manifest: Manifest) -> None:

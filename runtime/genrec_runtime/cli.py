@@ -36,6 +36,9 @@ def _one_line(message: object) -> str:
 
 
 _DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+_VARIANT = click.option(
+    "--variant", default="fp32", show_default=True, help="A cheaper form that the bundle has: fp16, int8."
+)
 _BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 _STORE = click.argument("store", type=click.Path(path_type=Path))
 
@@ -58,6 +61,7 @@ def main() -> None:
 @click.option("-k", "--k", type=int, default=None, help="How many items; the bundle's default if not given.")
 @click.option("--include-seen", is_flag=True, help="Recommend items of the history again.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
+@_VARIANT
 @_DEVICE
 def recommend(
     bundle: Path,
@@ -67,6 +71,7 @@ def recommend(
     k: int | None,
     include_seen: bool,
     as_json: bool,
+    variant: str,
     device: str,
 ) -> None:
     """Recommend after the history ITEMS (raw ids, oldest first), or after those of --history or --file.
@@ -75,7 +80,7 @@ def recommend(
     """
     from genrec_runtime import Recommender
 
-    recommender = Recommender.load(bundle, device=device)
+    recommender = Recommender.load(bundle, device=device, variant=variant)
     rows = _rows(recommender.catalogue.items.kind, items, histories, file)
     answer = recommender.recommend(rows, k=k, exclude_seen=False if include_seen else None)
     for row, (recommended, scores, status) in enumerate(zip(answer.items, answer.scores, answer.status, strict=True)):
@@ -106,7 +111,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.option("--expect-digest", default=None, help="sha256:... that the manifest must have.")
 @_DEVICE
 def verify(bundle: Path, expect_digest: str | None, device: str) -> None:
-    """Hash every file of BUNDLE and replay its golden requests on this machine."""
+    """Hash every file of BUNDLE and replay its golden requests on this machine, in every variant."""
     from genrec_runtime.verify import verify as check
 
     seen = check(bundle, device=device, expect_digest=expect_digest)

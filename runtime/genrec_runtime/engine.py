@@ -32,6 +32,7 @@ from genrec_runtime.errors import (
     InferenceError,
     Unsupported,
 )
+from genrec_runtime.manifest import FP32
 from genrec_runtime.signatures import check_inputs, check_session
 
 Arrays = dict[str, NDArray[Any]]
@@ -44,6 +45,7 @@ class Engine:
         bundle: a verified bundle.
         device: "cpu", "cuda", "cuda:N" are strict; "auto" takes a GPU if one starts and warns if not.
         threads: threads within an operator on the CPU; None takes what the process may use.
+        variant: which form of the graphs to run; a graph that has no such form runs as "fp32".
 
     Raises:
         DeviceUnavailable: if a device asked for by name does not start.
@@ -53,11 +55,12 @@ class Engine:
         GenrecError: if there is not exactly one build of onnxruntime.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None, variant: str = FP32) -> None:
         kind, number = parse_device(device)
         if threads is not None and (type(threads) is not int or threads < 1):
             raise ValueError(f"threads ({threads!r}) must be a whole number of at least 1")
         self.bundle = bundle
+        self.variant = variant
         self._ort = import_onnxruntime()
         _check_version(bundle, self._ort.__version__)
         self._threads = threads or available_threads()
@@ -98,6 +101,17 @@ class Engine:
             raise InferenceError(f"graph {graph!r} failed: {error}") from error
         return {spec.name: output for spec, output in zip(signature.outputs, outputs, strict=True)}
 
+    def file(self, graph: str) -> str:
+        """The name of the file that a graph is run from.
+
+        Raises:
+            Unsupported: if the bundle has no such graph.
+        """
+        graphs = self.bundle.manifest.graphs
+        if graph not in graphs:
+            raise Unsupported(f"this bundle has no graph {graph!r}; it has {', '.join(graphs)}")
+        return graphs[graph].get(self.variant, graphs[graph][FP32])
+
     @property
     def _main(self) -> str:
         return "recommend" if self.bundle.manifest.kind == "recommender" else "module"
@@ -126,17 +140,14 @@ class Engine:
             return self._sessions[graph]
 
     def _open(self, graph: str) -> Any:
-        manifest = self.bundle.manifest
-        if graph not in manifest.graphs:
-            raise Unsupported(f"this bundle has no graph {graph!r}; it has {', '.join(manifest.graphs)}")
-        content = self.bundle.bytes(manifest.graphs[graph]["fp32"])
+        content = self.bundle.bytes(self.file(graph))
         own = {"enable_fallback": 0, "read_config_from_model": 0}
         try:
             with quiet(self._ort) if len(self._providers) > 1 else contextlib.nullcontext():
                 session = self._ort.InferenceSession(content, self._options(), providers=self._providers, **own)
         except Exception as error:
             raise self._refusal(graph, error) from error
-        check_session(graph, manifest.signature[graph], session)
+        check_session(graph, self.bundle.manifest.signature[graph], session)
         return session
 
     def _refusal(self, graph: str, error: Exception) -> GenrecError:
@@ -161,7 +172,7 @@ class Engine:
         options.log_severity_level = 4  # what matters is checked and raised, not logged
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        for file in self.bundle.manifest.weights:  # onnxruntime then looks for no file, and takes the tensors below
+        for file in self._weight_files():  # onnxruntime then looks for no file, and takes the tensors below
             content = self.bundle.files[file]
             options.add_external_initializers_from_files_in_memory([file], [content], [content.nbytes])
         for name, value in self._initializers().items():
@@ -169,13 +180,16 @@ class Engine:
         return options
 
     def _initializers(self) -> dict[str, Any]:
-        """Every weight as an OrtValue over the bundle's verified bytes, shared by all sessions."""
+        """Every weight of the opened files as an OrtValue over the bundle's verified bytes, shared by all sessions."""
         if not self._weights:
-            for file, weights in self.bundle.manifest.weights.items():
-                for weight in weights:
+            for file in self._weight_files():
+                for weight in self.bundle.manifest.weights[file]:
                     array = self.bundle.weight(file, weight)
                     self._weights[weight.name] = self._ort.OrtValue.ortvalue_from_numpy(array)
         return self._weights
+
+    def _weight_files(self) -> list[str]:
+        return [file for file in self.bundle.manifest.weights if file in self.bundle.files]
 
 
 def _check_version(bundle: Bundle, version: str) -> None:

@@ -14,27 +14,27 @@ from genrec_runtime.manifest import Signature
 
 
 def replay(engine: Engine) -> dict[str, Difference]:
-    """Runs the recorded inputs of every graph; per graph the worst difference to the recorded outputs.
+    """Runs the recorded inputs of every graph; by file, such as "recommend", the worst difference to the recorded outputs.
 
     Raises:
         BundleCorrupt: if recorded requests are missing, damaged or do not fit the graph's signature.
         InferenceError: if onnxruntime fails.
     """
-    return {graph: _replay(engine, graph) for graph in engine.bundle.manifest.graphs}
+    return {engine.file(graph).removesuffix(".onnx"): _replay(engine, graph) for graph in engine.bundle.manifest.graphs}
 
 
 def require_equal(engine: Engine) -> dict[str, Difference]:
-    """Replays the goldens and refuses to go on where they differ; returns the worst difference of each graph.
+    """Replays the goldens and refuses to go on where they differ; returns what ``replay`` does.
 
     Raises:
         BundleCorrupt: as ``replay``.
         InferenceError: naming the graph and the difference.
     """
     differences = replay(engine)
-    for graph, difference in differences.items():
+    for name, difference in differences.items():
         if not difference.same:
             raise InferenceError(
-                f"graph {graph!r} answers the golden requests differently here: error {difference.error:.3g}, "
+                f"graph {name!r} answers the golden requests differently here: error {difference.error:.3g}, "
                 f"{difference.excess:.1f} times the tolerance, in row {difference.row}",
                 code="golden_mismatch",
             )
@@ -42,7 +42,7 @@ def require_equal(engine: Engine) -> dict[str, Difference]:
 
 
 def _replay(engine: Engine, graph: str) -> Difference:
-    bundle, tolerance = engine.bundle, engine.bundle.manifest.tolerance
+    bundle, tolerance = engine.bundle, engine.bundle.manifest.tolerance_of(engine.variant)
     cases = bundle.golden(graph)
     if not cases:
         raise BundleCorrupt(f"{bundle.path}: golden/{graph}.npz holds no request")

@@ -12,6 +12,8 @@ from typing import Any, Literal
 FORMAT = "genrec-bundle"
 FORMAT_VERSION = (1, 0)
 READABLE_MAJORS = (1,)
+FP32 = "fp32"  # the variant that every graph has
+FINDINGS = ("report", "card")  # roles of files that tell what was seen while exporting: no part of what is served
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,23 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A cheaper form of some graphs, which answers nearly as "fp32" does.
+
+    Attributes:
+        files: what this variant alone needs; who serves another need not read them.
+        tolerance: how far its scores may lie from those of "fp32".
+        k: length of the lists on which it was compared.
+        gate: the least share of "fp32"'s ``k`` best items that it had to give on real histories, or it had not been exported.
+    """
+
+    files: tuple[str, ...]
+    tolerance: Tolerance
+    k: int
+    gate: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a reader needs to know of a bundle; ``docs/format.md`` describes each field."""
 
@@ -146,24 +165,31 @@ class Manifest:
     tolerance: Tolerance
     requires: Mapping[str, str]
     defaults: Defaults = Defaults()
+    variants: Mapping[str, Variant] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
-    memory: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
     trained_until: str | None = None
     created: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     bundle_id: str = ""
+    content_id: str = ""
     must_understand: tuple[str, ...] = ()
     format: str = FORMAT
     format_version: tuple[int, ...] = FORMAT_VERSION
 
     def identified(self) -> Manifest:
-        """A copy whose ``bundle_id`` is the sha256 over all else but the creation time: equal content, equal id."""
-        return dataclasses.replace(self, bundle_id=identity(dataclasses.asdict(self)))
+        """A copy with its two ids: ``content_id`` names what is served, ``bundle_id`` guards this file."""
+        named = dataclasses.replace(self, content_id=content_of(dataclasses.asdict(self)))
+        return dataclasses.replace(named, bundle_id=identity(dataclasses.asdict(named)))
+
+    def tolerance_of(self, variant: str) -> Tolerance:
+        """How far the answers of a variant may lie from the recorded ones."""
+        return self.tolerance if variant == FP32 else self.variants[variant].tolerance
 
     @property
     def version(self) -> str:
-        """The name of the bundle's folder in a store: the first 12 hex digits of its id."""
-        return self.bundle_id[:12]
+        """The name of the bundle's folder in a store: the first 12 hex digits of ``content_id``."""
+        return self.content_id[:12]
 
     def to_json(self) -> bytes:
         """The bytes of ``manifest.json``: sorted keys, two spaces, a final newline."""
@@ -175,5 +201,15 @@ def _dump(data: Mapping[str, Any]) -> bytes:
 
 
 def identity(data: Mapping[str, Any]) -> str:
-    """The id of a manifest's JSON values, keys of newer minor versions included."""
+    """The ``bundle_id`` of a manifest's JSON values, keys of newer minor versions included: no changed bit goes unseen."""
     return hashlib.sha256(_dump({**data, "bundle_id": "", "created": ""})).hexdigest()
+
+
+def content_of(data: Mapping[str, Any]) -> str:
+    """The ``content_id`` of a manifest's JSON values: equal for two exports of one model, on whatever machines.
+
+    Left out is what another machine finds otherwise: the creation time, what was measured, and the files that report it.
+    """
+    found = {"bundle_id": "", "content_id": "", "created": "", "parity": {}, "measured": {}}
+    files = {name: entry for name, entry in data["files"].items() if entry["role"] not in FINDINGS}
+    return hashlib.sha256(_dump({**data, **found, "files": files})).hexdigest()

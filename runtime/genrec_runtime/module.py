@@ -12,7 +12,7 @@ from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
 from genrec_runtime.errors import Unsupported
 from genrec_runtime.golden import require_equal
-from genrec_runtime.manifest import TensorSpec
+from genrec_runtime.manifest import FP32, TensorSpec
 from genrec_runtime.recommender import Recommender
 from genrec_runtime.requests import as_array
 
@@ -38,11 +38,12 @@ class Module:
         *,
         device: str = "auto",
         threads: int | None = None,
+        variant: str = FP32,
         expect_digest: str | None = None,
     ) -> Module:
         """Opens, verifies and starts a bundle; arguments and errors as ``Recommender.load``."""
-        bundle = Bundle.open(path, expect_digest=expect_digest)
-        return cls(bundle, Engine(bundle, device, threads))
+        bundle = Bundle.open(path, variant=variant, expect_digest=expect_digest)
+        return cls(bundle, Engine(bundle, device, threads, variant))
 
     def run(self, **inputs: Any) -> dict[str, NDArray[Any]]:
         """One run.
@@ -68,11 +69,16 @@ class Module:
 
 
 def load(
-    path: str | os.PathLike[str], *, device: str = "auto", threads: int | None = None, expect_digest: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    variant: str = FP32,
+    expect_digest: str | None = None,
 ) -> Recommender | Module:
     """Opens a bundle as what it is; arguments and errors as ``Recommender.load``."""
-    bundle = Bundle.open(path, expect_digest=expect_digest)
-    engine = Engine(bundle, device, threads)
+    bundle = Bundle.open(path, variant=variant, expect_digest=expect_digest)
+    engine = Engine(bundle, device, threads, variant)
     return Module(bundle, engine) if bundle.manifest.kind == "module" else Recommender(bundle, engine)
 
 

@@ -17,7 +17,7 @@ from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
 from genrec_runtime.errors import InferenceError, InputError, Unsupported
 from genrec_runtime.golden import require_equal
-from genrec_runtime.manifest import Semantics
+from genrec_runtime.manifest import FP32, Semantics
 from genrec_runtime.requests import (
     Numbered,
     OnUnknown,
@@ -60,6 +60,7 @@ class Recommender:
         *,
         device: str = "auto",
         threads: int | None = None,
+        variant: str = FP32,
         expect_digest: str | None = None,
     ) -> Recommender:
         """Opens, verifies and starts a bundle.
@@ -68,14 +69,16 @@ class Recommender:
             path: the bundle's folder, or a link to it such as ``store/current``.
             device: "cpu", "cuda", "cuda:N" are strict; "auto" takes a GPU if one starts, and warns if it does not.
             threads: threads within an operator on the CPU; None takes what the process may use.
+            variant: "fp32", or a cheaper form that the bundle has, such as "fp16" or "int8".
             expect_digest: "sha256:..." of the manifest, to accept this bundle and no other.
 
         Raises:
             BundleError: if the bundle is missing, damaged or of a version not readable here.
             DeviceUnavailable: if a device asked for by name does not start.
+            Unsupported: if the bundle has no such variant.
         """
-        bundle = Bundle.open(path, expect_digest=expect_digest)
-        return cls(bundle, Engine(bundle, device, threads))
+        bundle = Bundle.open(path, variant=variant, expect_digest=expect_digest)
+        return cls(bundle, Engine(bundle, device, threads, variant))
 
     def recommend(
         self,

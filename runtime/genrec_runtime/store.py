@@ -2,13 +2,18 @@
 
 A store is a folder of versions with two links, ``current`` and ``previous``. Versions never change; a link is replaced in one
 step, so a reader sees one version or the other. A process that has loaded a bundle works from memory and is not disturbed.
+
+Several processes may publish, promote and prune at once, without locks: what a link points to is never removed, and whoever
+needs a version for a while makes a hidden link to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +62,8 @@ def versions(store: str | os.PathLike[str]) -> list[Version]:
 def promote(store: str | os.PathLike[str], version: str, *, device: str = "cpu") -> Verified:
     """Makes a version current, after hashing all its files and replaying its golden requests on this machine.
 
+    Killed at any moment, it leaves ``current`` as it was or at ``version``.
+
     Args:
         store: the folder of versions.
         version: the name of one of them.
@@ -69,8 +76,9 @@ def promote(store: str | os.PathLike[str], version: str, *, device: str = "cpu")
     root = _root(store)
     if version not in _names(root):
         raise BundleNotFound(f"{store} has no version {version!r}; it has {', '.join(_names(root)) or 'none'}")
-    seen = verify(root / version, device=device)
-    point_current_to(root, version)
+    with keeping(root, version):
+        seen = verify(root / version, device=device)
+        point_current_to(root, version)
     return seen
 
 
@@ -78,20 +86,22 @@ def rollback(store: str | os.PathLike[str], *, device: str = "cpu") -> str:
     """Makes the version current that was so before, checked as by ``promote``; returns its name.
 
     Raises:
-        BundleNotFound: if there is none, or it was pruned.
+        BundleNotFound: if there is none, also where a promotion was killed halfway.
         BundleError: if it is damaged.
     """
-    before = target(_root(store), PREVIOUS)
-    if before is None:
+    root = _root(store)
+    before = target(root, PREVIOUS)
+    if before in (None, target(root, CURRENT)):
         raise BundleNotFound(f"{store} has no earlier version to go back to")
     promote(store, before, device=device)
     return before
 
 
 def prune(store: str | os.PathLike[str], keep: int) -> list[str]:
-    """Removes all but the newest ``keep`` versions; ``current`` and ``previous`` stay whatever their age.
+    """Removes all but the newest ``keep`` versions; what a link points to stays whatever its age, as ``current`` does.
 
-    Left-overs of exports that were killed, hidden folders, go too if nothing is being exported by a live process.
+    What killed processes left, hidden folders and links, goes too. Which process lives is known of this machine only: where
+    several machines export to one store, prune while none does.
 
     Returns:
         The names of the versions removed.
@@ -102,21 +112,53 @@ def prune(store: str | os.PathLike[str], keep: int) -> list[str]:
     if keep < 1:
         raise ValueError(f"keep ({keep}) must be at least 1")
     root = _root(store)
-    old = [version.name for version in versions(root)[keep:] if not (version.is_current or version.is_previous)]
-    for name in old:
-        hidden = root / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
-        os.rename(root / name, hidden)  # from here on nobody finds half a version
-        shutil.rmtree(hidden)
     for leftover in root.glob(".tmp-*"):
         if not _alive(leftover.name):
-            shutil.rmtree(leftover, ignore_errors=True)
-    return old
+            _remove(leftover)
+    return [version.name for version in versions(root)[keep:] if _take_away(root, version.name)]
 
 
 def target(store: Path, link: str) -> str | None:
     """The version that a link of a store points to, None where there is no such link."""
-    path = store / link
-    return os.readlink(path) if path.is_symlink() else None
+    try:
+        return os.readlink(store / link)
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def keeping(store: Path, version: str) -> Iterator[None]:
+    """Keeps ``prune`` from removing a version: a hidden link of this process points to it meanwhile."""
+    link = store / hidden_name()
+    link.symlink_to(version)
+    try:
+        yield
+    finally:
+        link.unlink(missing_ok=True)
+
+
+def hidden_name() -> str:
+    """A new name for what this process does not show yet; ``prune`` clears it away when the process is dead."""
+    return f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def move_in(folder: Path, target: Path) -> bool:
+    """Renames a folder into a store; False where there is one already, which stays as it is."""
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        return False
+    sync_folder(target.parent)
+    return True
+
+
+def claim_current(store: Path, version: str) -> None:
+    """Makes a version current where none is; of several processes at once the first does so."""
+    with contextlib.suppress(FileExistsError):
+        (store / CURRENT).symlink_to(version)
+        sync_folder(store)
 
 
 def point_current_to(store: Path, version: str) -> None:
@@ -140,9 +182,44 @@ def sync_folder(path: Path) -> None:
 
 
 def _link(store: Path, name: str, version: str) -> None:
-    beside = store / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    beside = store / hidden_name()
     beside.symlink_to(version)
-    os.replace(beside, store / name)
+    try:
+        os.replace(beside, store / name)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _take_away(root: Path, name: str) -> bool:
+    """Removes a version, first out of sight so that nobody finds half of it; not if a link points to it.
+
+    The links are read again once it is out of sight: who makes one later than that finds no version and gives up.
+    """
+    if name in _linked(root):
+        return False
+    hidden = root / hidden_name()
+    try:
+        os.rename(root / name, hidden)
+    except FileNotFoundError:  # another prune was quicker
+        return False
+    is_needed = name in _linked(root)
+    if is_needed and move_in(hidden, root / name):
+        return False
+    shutil.rmtree(hidden)
+    return not is_needed
+
+
+def _linked(root: Path) -> set[str | None]:
+    """What the links of a store point to, those of processes at work included."""
+    return {target(root, name) for name in os.listdir(root)}
+
+
+def _remove(path: Path) -> None:
+    """Removes a link or a folder that others may be removing too."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _root(store: str | os.PathLike[str]) -> Path:

@@ -10,6 +10,7 @@ from genrec_runtime.compare import Difference
 from genrec_runtime.device import DeviceReport
 from genrec_runtime.engine import Engine
 from genrec_runtime.golden import require_equal
+from genrec_runtime.manifest import FP32
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Verified:
         size: their bytes.
         undeclared: files in the folder that the manifest does not list; nothing reads them.
         device: where the golden requests were replayed.
-        differences: per graph the worst difference to the recorded answers.
+        differences: by file, such as "recommend" or "recommend.int8", the worst difference to the recorded answers.
     """
 
     digest: str
@@ -34,7 +35,7 @@ class Verified:
 
 
 def verify(path: str | os.PathLike[str], *, device: str = "cpu", expect_digest: str | None = None) -> Verified:
-    """Hashes every file of a bundle and replays its golden requests on this machine.
+    """Hashes every file of a bundle and replays its golden requests on this machine, in every variant.
 
     Raises:
         BundleError: if a file is missing or changed.
@@ -44,6 +45,8 @@ def verify(path: str | os.PathLike[str], *, device: str = "cpu", expect_digest: 
     bundle = Bundle.open(path, expect_digest=expect_digest)
     engine = Engine(bundle, device)
     differences = require_equal(engine)
+    for variant in bundle.manifest.variants:
+        differences |= require_equal(Engine(bundle, device, variant=variant))
     if bundle.manifest.kind == "recommender":
         bundle.catalogue()
     size = sum(entry.size for entry in bundle.manifest.files.values())
@@ -67,6 +70,7 @@ def describe(path: str | os.PathLike[str]) -> str:
         ("created", manifest.created),
         ("format", ".".join(map(str, manifest.format_version))),
         ("capabilities", ", ".join(manifest.capabilities) or "-"),
+        ("variants", ", ".join((FP32, *manifest.variants))),
     ]
     if manifest.semantics is not None:
         semantics, defaults = manifest.semantics, manifest.defaults

@@ -26,12 +26,12 @@ def traces() -> dict[Any, onnx.ModelProto]:
 def quick(small_grid: None, monkeypatch: pytest.MonkeyPatch, traces: dict[Any, onnx.ModelProto]) -> None:
     """A grid of one batch, and one trace for all exports of one class of net, whose weights must be the same in all."""
 
-    def trace(module: Any, graphs: Any, example: Mapping[str, Tensor]) -> onnx.ModelProto:
-        key = (type(module.encoder), module.k, *[tuple(tensor.shape) for tensor in example.values()])
+    def trace(module: Any, graphs: Any, example: Mapping[str, Tensor], opset: int) -> onnx.ModelProto:
+        key = (type(module.encoder), module.k, opset, *[tuple(tensor.shape) for tensor in example.values()])
         if key not in traces:
-            traces[key] = tracing.trace(module, graphs, example)
+            traces[key] = tracing.trace(module, graphs, example, opset)
         copy = onnx.ModelProto()
         copy.CopyFrom(traces[key])
         return copy
 
-    monkeypatch.setattr("genrec_export.assemble.trace", trace)
+    monkeypatch.setattr("genrec_export.draft.trace", trace)

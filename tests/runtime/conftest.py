@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from genrec.histories import RawId
 from genrec_export import export_recommender
 from genrec_runtime import Recommender
-from genrec_runtime.manifest import FileEntry, Manifest, Signature, TensorSpec, Tolerance
+from genrec_runtime.manifest import FileEntry, Manifest, Signature, TensorSpec, Tolerance, content_of, identity
 from tiny import Tiny
 
 Change = Callable[[dict[str, Any]], None]
@@ -110,9 +110,8 @@ def reseal() -> Callable[[Path, Change | None], None]:
             entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         if change is not None:
             change(data)
-        content = {**data, "bundle_id": "", "created": ""}
-        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-        data["bundle_id"] = hashlib.sha256(text.encode()).hexdigest()
+        data["content_id"] = content_of(data)
+        data["bundle_id"] = identity(data)
         (folder / "manifest.json").write_text(json.dumps(data))
 
     return reseal

@@ -20,7 +20,7 @@ SURFACE = {
     "ItemIds.index": "(self, raw)",
     "ItemIds.raw": "(self, indices)",
     "Module": "(bundle, engine)",
-    "Module.load": "(path, *, device='auto', threads=None, expect_digest=None)",
+    "Module.load": "(path, *, device='auto', threads=None, variant='fp32', expect_digest=None)",
     "Module.run": "(self, **inputs)",
     "Module.selftest": "(self)",
     "Recommendations": "(items, scores, status, unknown_items)",
@@ -29,13 +29,13 @@ SURFACE = {
     "Recommendations.to_padded": "(self, fill)",
     "Recommender": "(bundle, engine)",
     "Recommender.encode": "(self, histories, *, on_unknown=None)",
-    "Recommender.load": "(path, *, device='auto', threads=None, expect_digest=None)",
+    "Recommender.load": "(path, *, device='auto', threads=None, variant='fp32', expect_digest=None)",
     "Recommender.recommend": "(self, histories, *, k=None, users=None, timestamps=None, request_time=None, "
     "exclude=None, candidates=None, available=None, exclude_seen=None, on_unknown=None)",
     "Recommender.score": "(self, histories, candidates, *, on_unknown=None)",
     "Recommender.selftest": "(self)",
     "Unsupported": "(message, *, code=None)",
-    "load": "(path, *, device='auto', threads=None, expect_digest=None)",
+    "load": "(path, *, device='auto', threads=None, variant='fp32', expect_digest=None)",
     "verify": "(path, *, device='cpu', expect_digest=None)",
 }
 

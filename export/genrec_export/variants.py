@@ -1,0 +1,152 @@
+"""Cheaper forms of a recommender's graphs: how each is made, what it must reach, what it costs and gains."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genrec.histories import Ragged
+from genrec_export.draft import VariantDraft
+from genrec_export.graphs import Serving
+from genrec_export.half import add_half
+from genrec_export.quantised import add_quantised
+from genrec_export.report import Arrays, Report
+from genrec_export.tracing import OPSETS, Graph
+from genrec_runtime.batches import take
+from genrec_runtime.compare import Difference
+from genrec_runtime.engine import Engine
+from genrec_runtime.manifest import Tolerance
+
+VariantName = Literal["fp16", "int8"]
+Opset = Literal[20, 23]
+K = 10  # length of the lists compared
+GATES = {"fp16": 0.999, "int8": 0.995}  # share of them in common
+# Of a score after some thirty operations, each rounded to 11 bits: 30 ** 0.5 / 2 ** 11 is 0.003. The int8 variant's scores are
+# exact; but an item that it misses lets the next one up, whose score is as much lower as rounding to 6 bits can hide.
+TOLERANCE = Tolerance(atol=1e-2, rtol=1e-2)
+BATCHES = (1, 32)  # timed
+RUNS = 25
+
+
+def check_options(variants: Sequence[str], opset: int, *, by_table: bool) -> None:
+    """Refuses what cannot be made.
+
+    Raises:
+        ValueError: if a variant is unknown, given twice or needs a table of item vectors, or the opset is not offered.
+    """
+    offered = get_args(VariantName)
+    if isinstance(variants, str) or not set(variants) <= set(offered) or len(set(variants)) != len(variants):
+        raise ValueError(f"variants ({variants!r}) must be some of {', '.join(map(repr, offered))}, each once")
+    if "int8" in variants and not by_table:
+        raise ValueError("the int8 variant searches a table of item vectors; a model that has score instead has none")
+    if opset not in OPSETS:
+        raise ValueError(f"opset ({opset}) must be one of {', '.join(map(str, OPSETS))}")
+
+
+def drafts_of(
+    variants: Sequence[VariantName], serving: Serving, graphs: Mapping[str, Graph], example: Mapping[str, Tensor]
+) -> dict[str, VariantDraft]:
+    """What to make of a traced ``Serving``, by name."""
+    ways = {
+        "fp16": (functools.partial(add_half, graphs=graphs), tuple(graphs)),
+        "int8": (functools.partial(add_quantised, graphs=graphs, serving=serving, example=example), ("recommend",)),
+    }
+    k = min(K, serving.k)
+    return {name: VariantDraft(*ways[name], TOLERANCE, GATES[name], k) for name in variants}
+
+
+def check_variants(report: Report, engine: Engine, histories: Ragged, say: Any) -> dict[str, Any]:
+    """Holds every variant to its gate, on real histories, and measures what it costs and gains.
+
+    Args:
+        report: where the comparison is recorded.
+        engine: the bundle in "fp32".
+        histories: item indices, oldest first.
+        say: told what is being done.
+
+    Returns:
+        By variant: ``overlap`` with "fp32", on how many ``histories``, further ``bytes``, and ``speed`` against "fp32" by batch;
+        and what the speed was measured "on".
+    """
+    manifest = engine.bundle.manifest
+    measured: dict[str, Any] = {}
+    for name, variant in manifest.variants.items():
+        say(f"comparing {name} with fp32")
+        other = Engine(engine.bundle, "cpu", variant=name)
+        shared = overlaps(engine, other, histories, variant.k)
+        lost, allowed = 1 - float(shared.mean()), 1 - variant.gate
+        worst = int(shared.argmin())
+        difference = Difference(lost, lost / allowed, worst)
+        case = f"overlap@{variant.k} {1 - lost:.5f} of {len(histories)} histories, needed {variant.gate}"
+        failing = requests(engine, take(histories, np.array([worst])))
+        report.add("variant", f"recommend.{name}", case, difference, failing)
+        measured[name] = {
+            "overlap": 1 - lost,
+            "histories": len(histories),
+            "bytes": sum(manifest.files[file].size for file in variant.files),
+            "speed": {str(batch): speed(engine, other, histories, batch) for batch in BATCHES},
+        }
+    if measured:
+        threads, version = engine.report.threads, engine.report.onnxruntime
+        measured["on"] = f"{_processor()}, {threads} threads, onnxruntime {version}"
+    return measured
+
+
+def overlaps(engine: Engine, other: Engine, histories: Ragged, k: int) -> NDArray[np.float64]:
+    """For each history the share of the first engine's ``k`` best items that are among the other's."""
+    shares = []
+    for begin in range(0, len(histories), max(BATCHES)):
+        rows = np.arange(begin, min(begin + max(BATCHES), len(histories)))
+        inputs = requests(engine, take(histories, rows))
+        one, two = (running.run("recommend", inputs) for running in (engine, other))
+        for row in range(len(rows)):
+            wanted = set(one["items"][row, :k][one["scores"][row, :k] > -np.inf].tolist())
+            found = set(two["items"][row, :k][two["scores"][row, :k] > -np.inf].tolist())
+            shares.append(len(wanted & found) / len(wanted) if wanted else float(not found))
+    return np.array(shares)
+
+
+def speed(engine: Engine, other: Engine, histories: Ragged, batch: int) -> float:
+    """How many times as fast the other answers: the ratio of the medians of runs that take turns, on the longest histories."""
+    longest = np.argsort(-histories.lengths, kind="stable")[np.arange(batch) % len(histories)]
+    inputs = requests(engine, take(histories, longest))
+    times: tuple[list[float], list[float]] = [], []
+    for run in range(RUNS + 3):
+        for kept, running in zip(times, (engine, other), strict=True):
+            begin = time.perf_counter()
+            running.run("recommend", inputs)
+            if run >= 3:  # warm by then
+                kept.append(time.perf_counter() - begin)
+    return round(statistics.median(times[0]) / statistics.median(times[1]), 2)
+
+
+def requests(engine: Engine, histories: Ragged) -> Arrays:
+    """Inputs of "recommend" as the runtime makes them: the whole history excluded, everything else available."""
+    semantics = engine.bundle.manifest.semantics
+    assert semantics is not None
+    longest = min(semantics.max_seq_length, max(1, int(histories.lengths.max())))
+    length = semantics.max_seq_length if semantics.window == "fixed" else longest
+    return {
+        "item_ids": histories.pad(length, semantics.padding),
+        "exclude": histories.pad(),
+        "available": np.ones(semantics.num_items + 1, np.bool_),
+    }
+
+
+def _processor() -> str:
+    """The CPU's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
