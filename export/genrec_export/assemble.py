@@ -19,7 +19,7 @@ from genrec_export.draft import Draft, Traced, VariantDraft, trace_draft
 from genrec_export.errors import ExportError
 from genrec_export.parting import first_parting
 from genrec_export.report import Report, npz
-from genrec_export.surgery import operators, weights_file
+from genrec_export.surgery import operators, packed_bytes, weights_file
 from genrec_export.writer import publish, staging, write_files, write_manifest
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
@@ -86,6 +86,7 @@ def export_draft(draft: Draft, store: Path, report: Report, prove: Prove, *, pro
             variants={name: _described(name, variant, traced) for name, variant in draft.variants.items()},
             signature={name: graph.signature for name, graph in draft.graphs.items()},
             weights=traced.weights,
+            memory={name: packed_bytes(model) for name, model in traced.models.items()},
             ir_version=max(model.ir_version for model in traced.models.values()),
             ops=operators(list(traced.models.values())),
             files=entries,

@@ -6,13 +6,29 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper, parser
 
 from genrec_export.surgery import ancestors
 from genrec_export.tracing import Graph
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 LARGEST = float(np.finfo(np.float16).max)
+ROUNDED = """
+<domain: "genrec", opset_import: ["" : 20]>
+Rounded (x) => (y)
+{
+    split = Constant <value_float = 8193.0> ()
+    limit = Constant <value_float = 65520.0> ()
+    huge = Constant <value_float = 3e38> ()
+    scaled = Mul (x, split)
+    rest = Sub (scaled, x)
+    rounded = Sub (scaled, rest)
+    size = Abs (x)
+    fits = Less (size, limit)
+    beyond = Mul (x, huge)
+    y = Where (fits, rounded, beyond)
+}
+"""  # to 11 bits (Dekker 1971, with 2**13 + 1), to infinity beyond the largest half
 LOOKUPS = ("Gather", "GatherElements", "GatherND")
 
 
@@ -65,7 +81,7 @@ class _Copy:
         """Copies one node; those that it reads from must be copied already."""
         copy = NodeProto()
         copy.CopyFrom(node)
-        copy.name = f"{node.name}@fp16"
+        copy.name = node.name and f"{node.name}@fp16"
         copy.input[:] = [self.read(value, half=half) for value in node.input]
         copy.output[:] = [value and f"{value}@fp16" for value in node.output]
         for value, name in zip(node.output, copy.output, strict=True):
@@ -97,6 +113,13 @@ class _Copy:
         return name
 
 
+def _wide(value: str, *, exact: bool) -> NodeProto:
+    """A half as a float32 of the same value; or, where it is one already, rounded as if it were."""
+    if exact:
+        return helper.make_node("Cast", [value], [f"{value}@wide"], to=FLOAT)
+    return helper.make_node("Rounded", [value], [f"{value}@wide"], domain="genrec")
+
+
 def _round_attributes(node: NodeProto) -> None:
     """Lets a node make halves where it made floats by what is written in it."""
     for attribute in node.attribute:
@@ -116,3 +139,30 @@ def _round(tensor: TensorProto, name: str) -> TensorProto:
     values = numpy_helper.to_array(tensor)
     kept = np.where(np.isfinite(values), np.clip(values, -LARGEST, LARGEST), values)
     return numpy_helper.from_array(kept.astype(np.float16), name)
+
+
+def rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model in float32 that rounds wherever the fp16 model does, as a GPU would.
+
+    onnxruntime has hardly any half-precision kernel for CPUs: it computes in float32 and leaves out the roundings between two
+    nodes, however they are written as casts. So they are written as arithmetic. Numbers below 2**-14 keep more bits here.
+    """
+    exact = onnx.ModelProto()
+    exact.CopyFrom(model)
+    exact.functions.append(parser.parse_function(ROUNDED))
+    exact.opset_import.append(helper.make_opsetid("genrec", 1))
+    typed = onnx.shape_inference.infer_shapes(model).graph
+    halves = {value.name for value in typed.value_info if value.type.tensor_type.elem_type == HALF}
+    weights = {tensor.name for tensor in model.graph.initializer if tensor.data_type == HALF}
+    nodes = [helper.make_node("Cast", [weight], [f"{weight}@wide"], to=FLOAT) for weight in weights]
+    for node in exact.graph.node:
+        node.input[:] = [f"{value}@wide" if value in halves | weights else value for value in node.input]
+        made = [value for value in node.output if value in halves]
+        if made and node.op_type == "Cast":
+            node.attribute[0].i = FLOAT
+        constant = node.op_type in ("Constant", "ConstantOfShape")
+        nodes.append(node)
+        nodes += [_wide(value, exact=constant) for value in made]
+    del exact.graph.node[:]
+    exact.graph.node.extend(nodes)
+    return exact

@@ -26,7 +26,8 @@ class Cell:
     """One comparison.
 
     Attributes:
-        level: "graph" (equal tensors), "padding" (one history, several widths) or "product" (raw ids, a process of its own).
+        level: "graph" (equal tensors), "padding" (one history, several widths), "product" (raw ids, a process of its own) or
+            "variant" (lists of a cheaper form against those of fp32).
         what: the graph, or what was compared.
         case: batch, length and filling.
         error: the largest difference of a score.

@@ -15,6 +15,7 @@ from genrec_export.tracing import Graph
 from genrec_runtime.checks import ALIGNMENT
 from genrec_runtime.manifest import FP32, TensorSpec, Weight
 
+MULTIPLYING = ("Conv", "GRU", "Gemm", "LSTM", "MatMul", "MatMulInteger")
 EXTERNAL_FROM = 1024  # bytes; smaller tensors stay inside their graph
 
 
@@ -124,6 +125,18 @@ def measure_on_first(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> Non
         if node.op_type == "Shape" and node.input[0] in axes and one_axis:
             node.input[0], place = first[axes[node.input[0]][bounds["start"].i]]
             bounds["start"].i, bounds["end"].i = place, place + 1
+
+
+def packed_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of the weights outside a graph that it multiplies by: a session on the CPU packs them once more in memory."""
+    sizes = {
+        tensor.name: int(entry.value)
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "length"
+    }
+    multiplied = {value for node in model.graph.node if node.op_type in MULTIPLYING for value in node.input}
+    return sum(size for name, size in sizes.items() if name in multiplied)
 
 
 def operators(models: Sequence[onnx.ModelProto]) -> dict[str, tuple[str, ...]]:

@@ -37,6 +37,10 @@ from genrec_runtime.signatures import check_inputs, check_session
 
 Arrays = dict[str, NDArray[Any]]
 
+# What a graph multiplies by is packed anew for the CPU when its session opens: up to a third faster for single requests, hardly
+# for batches, and once more in memory. From this many bytes on memory counts for more (benchmarks/graphs.py).
+PREPACK_BELOW = 512 << 20
+
 
 class Engine:
     """The graphs of one bundle on one device. Sessions are opened when first used; calls may come from any thread.
@@ -144,7 +148,7 @@ class Engine:
         own = {"enable_fallback": 0, "read_config_from_model": 0}
         try:
             with quiet(self._ort) if len(self._providers) > 1 else contextlib.nullcontext():
-                session = self._ort.InferenceSession(content, self._options(), providers=self._providers, **own)
+                session = self._ort.InferenceSession(content, self._options(graph), providers=self._providers, **own)
         except Exception as error:
             raise self._refusal(graph, error) from error
         check_session(graph, self.bundle.manifest.signature[graph], session)
@@ -165,13 +169,15 @@ class Engine:
             return DeviceUnavailable(text)
         return BundleError(f"onnxruntime cannot open graph {graph!r}: {text}", code="graph_refused")
 
-    def _options(self) -> Any:
+    def _options(self, graph: str) -> Any:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what matters is checked and raised, not logged
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.load_model_format", "ONNX")
+        packed = self.bundle.manifest.memory.get(self.file(graph), 0)
+        options.add_session_config_entry("session.disable_prepacking", "0" if packed < PREPACK_BELOW else "1")
         for file in self._weight_files():  # onnxruntime then looks for no file, and takes the tensors below
             content = self.bundle.files[file]
             options.add_external_initializers_from_files_in_memory([file], [content], [content.nbytes])

@@ -168,6 +168,7 @@ class Manifest:
     variants: Mapping[str, Variant] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
     trained_until: str | None = None
     created: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
