@@ -83,7 +83,7 @@ def attention_figure(weights: Any, input_tokens: Names, output_tokens: Names, ti
         ImportError: if matplotlib or seaborn is missing.
         ValueError: if the weights have other axes, or the names do not fit them.
     """
-    figure = _new_figure()
+    figure = new_figure()
     _draw_attention(figure, weights, input_tokens, output_tokens, title)
     return figure
 
@@ -105,7 +105,7 @@ def training_curve_figure(
     """
     losses, values = _series(rows, "train_loss"), _series(rows, metric)  # each (N, 2): epoch, value
     best = values[np.argmax(values[:, 1])]
-    figure = _new_figure()
+    figure = new_figure()
     figure.set_size_inches(7.5, 5.5)
     figure.suptitle("Training" if title is None else title)
     upper, lower = figure.subplots(2, 1, sharex=True)
@@ -135,7 +135,12 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
-def _new_figure() -> Figure:
+def new_figure() -> Figure:
+    """An empty figure that needs no screen.
+
+    Raises:
+        ImportError: if matplotlib or seaborn is missing.
+    """
     try:
         import seaborn  # noqa: F401  # looked for here, so that both are asked for at once
         from matplotlib.figure import Figure

@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from genrec import __version__
+
+if TYPE_CHECKING:
+    from genrec_export.assemble import Exported
+    from genrec_export.report import Report
 
 
 @click.command()
@@ -70,6 +75,7 @@ def main(
     began = time.monotonic()
     sys.path.append(str(Path.cwd()))  # a model of one's own, package.module:Class, may lie in the folder one works in
     try:
+        _try_places(picture, repository)  # before the long work
         from genrec_export import export_folder
 
         exported = export_folder(
@@ -83,15 +89,47 @@ def main(
             promote=promote,
             say=lambda text: click.echo(f"{text} ...", err=True),
         )
+        _show(exported, store, time.monotonic() - began)
+        _draw(exported.report, picture)
+        if repository is not None:
+            from genrec_export.triton import write_repository
+
+            click.echo(f"wrote {write_repository(exported.path, repository)}, a model repository for Triton")
     except (ExportError, GenrecError, ValueError, OSError, ImportError) as error:
         click.echo(f"error: {error}", err=True)
+        _draw(getattr(error, "report", None), picture)
         sys.exit(1)
+
+
+def _try_places(picture: Path | None, repository: Path | None) -> None:
+    if picture is not None:
+        from genrec.visualization import new_figure
+
+        new_figure()
+        if not picture.parent.is_dir():
+            raise ValueError(f"--plot {picture}: there is no folder {picture.parent}")
+    if repository is not None:
+        from genrec_export.triton import check_new
+
+        check_new(repository)
+
+
+def _show(exported: Exported, store: Path, seconds: float) -> None:
     size = sum(entry.size for entry in exported.manifest.files.values())
     click.echo(exported.report.table())
-    click.echo(f"equal to torch in {len(exported.report.cells)} comparisons, {time.monotonic() - began:.0f} s")
-    click.echo(f"wrote {exported.path}  ({len(exported.manifest.files)} files, {size:,} bytes)")
+    click.echo(f"equal to torch in {len(exported.report.cells)} comparisons, {seconds:.0f} s")
+    what = f"{exported.path}  ({len(exported.manifest.files)} files, {size:,} bytes)"
+    click.echo(f"wrote {what}" if exported.is_new else f"the store has this version already: {what}")
     current = (store / "current").resolve()
     click.echo(
         f"{store / 'current'} is {current.name}"
         + ("" if current.name == exported.version else "; --promote changes it")
     )
+
+
+def _draw(report: Report | None, picture: Path | None) -> None:
+    if picture is not None and report is not None and report.cells:
+        from genrec_export.plot import plot_report
+
+        plot_report(report, picture)
+        click.echo(f"wrote {picture}", err=True)

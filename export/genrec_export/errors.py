@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genrec_export.report import Report
+
 
 class ExportError(Exception):
-    """The model was not exported, and nothing was published; the message says why."""
+    """The model was not exported, and nothing was published; the message says why.
+
+    Attributes:
+        report: the comparisons made until then, None where there were none.
+    """
+
+    report: Report | None = None
 
 
 def root_cause(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genrec.histories import Ragged
@@ -13,9 +14,11 @@ from genrec_export.graphs import Serving
 from genrec_export.parity import run_torch
 from genrec_export.report import Arrays
 from genrec_export.tracing import Graph, plain_torch
+from genrec_runtime.batches import take
 from genrec_runtime.manifest import Semantics, TensorSpec
 
-GOLDEN_HISTORIES = 24
+GOLDEN_HISTORIES = 24  # of each kind, at most
+ROWS = 32  # that are answered at once
 
 
 def graphs_of(serving: Serving, semantics: Semantics) -> dict[str, Graph]:
@@ -56,27 +59,73 @@ def example_of(semantics: Semantics) -> dict[str, Tensor]:
 
 
 def goldens_of(serving: Serving, semantics: Semantics, numbered: Ragged) -> dict[str, Arrays]:
-    """Per graph recorded requests and torch's answers: one too long, one all padding, one item repeated or alone; real ones."""
-    random = np.random.default_rng(1)
-    items, most = semantics.num_items, semantics.max_seq_length
-    by_length = np.argsort(numbered.lengths, kind="stable")
-    spread = by_length[np.linspace(0, len(by_length) - 1, min(GOLDEN_HISTORIES, len(by_length))).astype(np.int64)]
-    real = numbered.slices(spread, np.zeros(len(spread), np.int64), numbered.lengths[spread])
-    made: list[Any] = [random.integers(1, items + 1, most + 3), [], [1] * most, [items]]
-    goldens = {}
-    for name, graph in graphs_of(serving, semantics).items():
+    """Per graph recorded requests and torch's answers, each case for a fault that it would show; see ``golden_cases``."""
+    graphs = graphs_of(serving, semantics)
+    cases = golden_cases(graphs["recommend"], semantics, numbered)
+    goldens: dict[str, Arrays] = {}
+    for name, graph in graphs.items():
         arrays: Arrays = {}
-        for case, histories in enumerate((Ragged.from_rows(made), real)):
-            longest = min(most, int(histories.lengths.max()))
-            item_ids = histories.pad(longest if semantics.window == "bucketed" else most, semantics.padding)
-            everything: Arrays = {
-                "item_ids": item_ids,
-                "exclude": histories.pad(),
-                "available": np.ones(items + 1, np.bool_),
-                "candidates": random.integers(1, items + 1, (len(item_ids), 7)),
-            }
+        for case, everything in cases.items():
             inputs = {spec.name: everything[spec.name] for spec in graph.inputs}
             arrays |= {f"{case}.in.{key}": value for key, value in inputs.items()}
             arrays |= {f"{case}.out.{key}": value for key, value in run_torch(graph, inputs).items()}
         goldens[name] = arrays
     return goldens
+
+
+def golden_cases(recommend: Graph, semantics: Semantics, numbered: Ragged) -> dict[str, Arrays]:
+    """The inputs to be recorded, by the name of the case.
+
+    ``edges``: a history longer than the window, none, one item over and over, the first item alone, the last alone. ``lengths``:
+    real histories from the shortest to the longest, each excluded. ``close``: those whose places 10 and 11 are the closest calls,
+    nothing excluded. ``scarce``: one row and fewer available items than a list is long, of which it excludes one.
+    """
+    items, most = semantics.num_items, semantics.max_seq_length
+    chosen = _spread(numbered, numbered.lengths)
+    everything = np.ones(items + 1, np.bool_)
+    few = np.zeros(items + 1, np.bool_)
+    few[np.linspace(1, items, 3).astype(np.int64)] = True
+    wide = np.arange(most + 3) * 7919 % items + 1  # every item in turn, in no order that a model may have learnt
+    edges = Ragged.from_rows([wide, [], [1] * most, [1], [items]])
+    last = Ragged.from_rows([[max(1, items // 2), items]])
+    close = _spread(numbered, _margins(recommend, semantics, numbered))
+    return {
+        "edges": _request(semantics, edges, edges, everything),
+        "lengths": _request(semantics, chosen, chosen, everything),
+        "close": _request(semantics, close, Ragged.from_rows([[]] * len(close)), everything),
+        "scarce": _request(semantics, last, last, few),
+    }
+
+
+def _request(semantics: Semantics, histories: Ragged, exclude: Ragged, available: NDArray[np.bool_]) -> Arrays:
+    """Inputs of all graphs; candidates are padding, the ends of the catalogue and the newest items."""
+    longest = min(semantics.max_seq_length, int(histories.lengths.max()))
+    item_ids = histories.pad(longest if semantics.window == "bucketed" else semantics.max_seq_length, semantics.padding)
+    ends = np.tile([0, 1, semantics.num_items, semantics.num_items], (len(item_ids), 1))
+    return {
+        "item_ids": item_ids,
+        "exclude": exclude.pad(),
+        "available": available,
+        "candidates": np.concatenate([ends, item_ids[:, -3:]], axis=1),
+    }
+
+
+def _spread(numbered: Ragged, by: NDArray[Any]) -> Ragged:
+    """Histories from the lowest to the highest value, most of them low."""
+    order = np.argsort(by, kind="stable")
+    places = np.linspace(0, 1, min(GOLDEN_HISTORIES, len(order))) ** 2 * (len(order) - 1)
+    return take(numbered, order[np.unique(places.astype(np.int64))])
+
+
+def _margins(recommend: Graph, semantics: Semantics, numbered: Ragged) -> NDArray[Any]:
+    """For each history by how much its tenth place is above the next."""
+    margins = []
+    place = min(10, semantics.k_max - 1)
+    for begin in range(0, len(numbered), ROWS):
+        rows = take(numbered, np.arange(begin, min(begin + ROWS, len(numbered))))
+        request = _request(
+            semantics, rows, Ragged.from_rows([[]] * len(rows)), np.ones(semantics.num_items + 1, np.bool_)
+        )
+        scores = run_torch(recommend, {spec.name: request[spec.name] for spec in recommend.inputs})["scores"]
+        margins.append(scores[:, max(0, place - 1)] - scores[:, place])
+    return np.concatenate(margins)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genrec.visualization import _new_figure, save_figure
+from genrec.visualization import new_figure, save_figure
 from genrec_export.report import Cell, Floats, Report
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def report_figure(report: Report) -> Figure:
     """
     if not report.cells:
         raise ValueError("the report holds no comparison to draw")
-    figure = _new_figure()
+    figure = new_figure()
     graphs: dict[str, list[Cell]] = {}
     for cell in report.cells:
         if cell.level == "graph":

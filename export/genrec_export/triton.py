@@ -58,11 +58,10 @@ def write_repository(bundle: str | os.PathLike[str], out: str | os.PathLike[str]
     """
     opened = Bundle.open(bundle, variant=FP32)
     models = _models(opened)
+    check_new(out)
     target = Path(os.path.realpath(out))
     staged = target.with_name(f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise ExportError(f"{out} exists and is no empty folder; name a new one for the Triton model repository")
         for name, graph in models.items():
             _write_model(opened, graph, staged / name)
             _try_model(opened, graph, staged / name)
@@ -74,6 +73,17 @@ def write_repository(bundle: str | os.PathLike[str], out: str | os.PathLike[str]
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return Path(out)
+
+
+def check_new(out: str | os.PathLike[str]) -> None:
+    """Refuses a place where something lies already.
+
+    Raises:
+        ExportError: if ``out`` is neither new nor an empty folder.
+    """
+    place = Path(out)
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        raise ExportError(f"{out} exists and is no empty folder; name a new one for the Triton model repository")
 
 
 def model_name(model: str, graph: str) -> str:

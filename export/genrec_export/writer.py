@@ -159,7 +159,9 @@ def leaving_evidence(store: Path, report: Report) -> Iterator[None]:
         except OSError as problem:
             shutil.rmtree(folder, ignore_errors=True)
             raise ExportError(f"{error}; nor could {folder} be written: {problem.strerror}") from error
-        raise ExportError(f"{error}; more in {folder}") from error
+        refused = ExportError(f"{error}; more in {folder}")
+        refused.report = report
+        raise refused from error
 
 
 def role_of(name: str) -> str:

@@ -333,3 +333,10 @@ def test_a_variant_that_misses_items_fails_its_gate(exported: Exported, historie
         20,
     ]  # a tenth lost; a thousandth, and a two hundredth, allowed
     assert report.failing["item_ids"].shape[0] == 1
+
+
+@pytest.mark.gpu
+def test_half_precision_answers_on_cuda_as_recorded(exported: Exported) -> None:
+    recommender = Recommender.load(exported.path, device="cuda", variant="fp16")
+    assert recommender.device_report.providers[0] == "CUDAExecutionProvider"
+    recommender.selftest()

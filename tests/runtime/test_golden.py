@@ -35,10 +35,10 @@ def test_an_untouched_bundle_answers_its_goldens(tiny: Tiny, numbers: Path, feat
 @pytest.mark.parametrize(
     ("graph", "name", "change"),
     [
-        ("recommend", "1.out.scores", lambda scores: scores + np.float32(0.01)),
-        ("recommend", "1.out.items", lambda items: items[:, ::-1].copy()),
-        ("score", "0.out.scores", lambda scores: scores * np.float32(1.001)),
-        ("encode", "1.out.states", lambda states: -states),
+        ("recommend", "lengths.out.scores", lambda scores: scores + np.float32(0.01)),
+        ("recommend", "lengths.out.items", lambda items: items[:, ::-1].copy()),
+        ("score", "edges.out.scores", lambda scores: scores * np.float32(1.001)),
+        ("encode", "lengths.out.states", lambda states: -states),
     ],
 )
 def test_76_another_answer_than_recorded_is_found(
@@ -56,7 +56,7 @@ def test_76_another_answer_than_recorded_is_found(
 
 
 def test_76_a_difference_within_the_tolerance_is_none(copied: Path, reseal: Callable[..., None]) -> None:
-    change_golden(copied, "score", {"0.out.scores": lambda scores: scores + np.float32(1e-6)})
+    change_golden(copied, "score", {"edges.out.scores": lambda scores: scores + np.float32(1e-6)})
     reseal(copied)
     assert verify(copied).differences["score"].excess < 1
 
@@ -64,12 +64,12 @@ def test_76_a_difference_within_the_tolerance_is_none(copied: Path, reseal: Call
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"1.out.scores": None}, r"golden/recommend\.npz has no scores of the shape"),
-        ({"1.out.scores": lambda scores: scores[:, :5]}, "has no scores of the shape"),
-        ({"1.out.scores": lambda scores: scores.astype(np.float64)}, "has no scores of the shape"),
-        ({"1.out.more": lambda empty: empty}, "records more than the graph's outputs"),
-        ({"1.in.exclude": None}, r"does not fit the graph: the inputs must be"),
-        ({"1.in.item_ids": lambda ids: ids + 99}, "does not fit the graph: item_ids holds"),
+        ({"lengths.out.scores": None}, r"golden/recommend\.npz has no scores of the shape"),
+        ({"lengths.out.scores": lambda scores: scores[:, :5]}, "has no scores of the shape"),
+        ({"lengths.out.scores": lambda scores: scores.astype(np.float64)}, "has no scores of the shape"),
+        ({"lengths.out.more": lambda empty: empty}, "records more than the graph's outputs"),
+        ({"lengths.in.exclude": None}, r"does not fit the graph: the inputs must be"),
+        ({"lengths.in.item_ids": lambda ids: ids + 99}, "does not fit the graph: item_ids holds"),
     ],
 )
 def test_goldens_that_are_no_requests_of_the_graph_are_refused(
