@@ -45,7 +45,7 @@ class Exported:
     Attributes:
         path: the bundle's folder in the store.
         version: its name there.
-        manifest: what the bundle says of itself.
+        manifest: what the bundle in the store says of itself.
         report: every comparison that was made.
         is_new: False where the store had this version already.
     """
@@ -104,7 +104,8 @@ def export_draft(draft: Draft, store: Path, report: Report, prove: Prove, *, pro
         texts = {"report.json": report.to_json(), "README.md": card(manifest, report, draft.facts).encode()}
         manifest = write_manifest(folder, replace(manifest, files=entries | write_files(folder, texts)))
         published = publish(folder, store, manifest, promote=promote)
-    return Exported(published.path, manifest.version, manifest, report, published.is_new)
+    stored = manifest if published.is_new else Bundle.read_manifest(published.path)
+    return Exported(published.path, stored.version, stored, report, published.is_new)
 
 
 def refusal(report: Report) -> ExportError:

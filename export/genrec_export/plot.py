@@ -128,7 +128,8 @@ def _draw_graphs(part: SubFigure, graphs: dict[str, list[Cell]]) -> None:
         axes.set_ylabel(names[0])
         axes.set_xticks(np.arange(0, len(across), step) + 0.5, across[::step])
         axes.tick_params(labelsize=8, rotation=0)
-    bar = part.colorbar(panels.flat[0].collections[0], ax=panels, extend="both", fraction=0.05, pad=0.02)
+    drawn = panels.ravel()[: len(graphs)].tolist()
+    bar = part.colorbar(drawn[0].collections[0], ax=drawn, extend="both", fraction=0.05, pad=0.02)
     bar.set_label("largest difference, as a share\nof what the tolerance allows", fontsize=9)
     bar.set_ticks([LEAST, 1e-3, 1e-2, 1e-1, 1], labels=["0.01%", "0.1%", "1%", "10%", "100%"], fontsize=8)
 
@@ -179,9 +180,9 @@ def _draw_values(part: SubFigure, pairs: dict[str, Floats], atol: float) -> None
 def _draw_gaps(axes: Axes, gaps: list[Floats], colours: Any, atol: float) -> None:
     """A histogram of differences over a logarithmic axis, on which those of 0 have no place."""
     every = np.concatenate(gaps)
-    above = [values[values > 0] for values in gaps]
-    low, high = (float(getattr(np, end)([atol, *every[every > 0]])) for end in ("min", "max"))
-    axes.hist(above, bins=np.geomspace(low / 2, high * 2, 40).tolist(), stacked=True, color=colours)
+    shown = [atol, *every[every > 0].tolist()]
+    bins = np.geomspace(min(shown) / 2, max(shown) * 2, 40).tolist()
+    axes.hist(gaps, bins=bins, stacked=True, color=colours)
     axes.axvline(atol, color=FAILED, linestyle="--", linewidth=1, label=f"{atol:g}, the least that is allowed in fp32")
     axes.set_xscale("log")
     axes.set(

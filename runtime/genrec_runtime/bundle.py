@@ -47,6 +47,9 @@ class Bundle:
     ) -> Bundle:
         """Reads and verifies a bundle.
 
+        A link such as ``store/current`` may move, and what it pointed to be pruned, while this reads: what comes back is one
+        whole version that the link pointed to during the call.
+
         Args:
             path: its folder, or a link to it.
             variant: leave out what only other variants need; None opens every file.
@@ -59,6 +62,13 @@ class Bundle:
             Unsupported: if the bundle has no such variant.
         """
         folder = _resolve(path)
+        try:
+            return cls._open(folder, variant, expect_digest)
+        except BundleNotFound:  # pruned since it was resolved: the link points to another by now, or nothing is there
+            return cls.open(path, variant=variant, expect_digest=expect_digest)
+
+    @classmethod
+    def _open(cls, folder: Path, variant: str | None, expect_digest: str | None) -> Bundle:
         blob = _read(folder, "manifest.json", None).tobytes()
         digest = "sha256:" + hashlib.sha256(blob).hexdigest()
         if expect_digest is not None and expect_digest != digest:
@@ -181,6 +191,8 @@ def _read(folder: Path, name: str, size: int | None) -> NDArray[np.uint8]:
         with open(path, "rb", buffering=0, opener=_open_at_once) as file:
             return _read_regular(path, file, size)
     except FileNotFoundError as error:
+        if not folder.exists():
+            raise BundleNotFound(f"{folder} was removed while it was read") from error
         raise BundleCorrupt(f"{path} is missing") from error
     except IsADirectoryError as error:
         raise BundleCorrupt(f"{path} is a folder, not a regular file", code="bundle_unsafe") from error

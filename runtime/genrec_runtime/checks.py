@@ -9,7 +9,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from genrec_runtime.errors import BundleCorrupt, BundleVersionError, Unsupported
-from genrec_runtime.manifest import FORMAT, FP32, READABLE_MAJORS, Manifest, Semantics, TensorSpec, Variant, identity
+from genrec_runtime.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    FP32,
+    READABLE_MAJORS,
+    Manifest,
+    Semantics,
+    Signature,
+    TensorSpec,
+    Variant,
+    content_of,
+    identity,
+)
 from genrec_runtime.strictjson import decode, parse
 
 ALIGNMENT = 64  # bytes; where tensors lie in a weights file, and files in memory
@@ -40,7 +52,7 @@ def read_manifest(blob: bytes) -> Manifest:
 
     Raises:
         BundleCorrupt: if it is no strict JSON, a key is missing, a value has the wrong type or range, or
-            ``bundle_id`` is not that of the content.
+            ``bundle_id`` or ``content_id`` is not that of the content.
         BundleVersionError: if the format's major version is not readable here.
         Unsupported: if it needs a feature that this runtime does not have.
     """
@@ -57,9 +69,11 @@ def read_manifest(blob: bytes) -> Manifest:
     if unknown:
         raise Unsupported(f"the bundle needs {', '.join(unknown)}, which this runtime does not have; upgrade genrec")
     manifest: Manifest = decode(Manifest, data, "")
-    check(manifest)
     if manifest.bundle_id != identity(data):
         raise BundleCorrupt("manifest.json was changed: /bundle_id is not that of its content")
+    if version <= FORMAT_VERSION and manifest.content_id != content_of(data):  # a newer minor may leave out more
+        raise BundleCorrupt("/content_id is not that of what is served")
+    check(manifest)
     return manifest
 
 
@@ -106,6 +120,8 @@ def _check_graph(manifest: Manifest, graph: str, variants: Mapping[str, str]) ->
         for spec in specs:
             if spec.dtype not in ONNX_TYPES:
                 raise BundleCorrupt(f"/signature/{graph}: {spec.name} has the unknown dtype {spec.dtype!r}")
+    if min(signature.limits.values(), default=1) < 1:
+        raise BundleCorrupt(f"/signature/{graph}/limits must be at least 1, got {dict(signature.limits)}")
 
 
 def _check_variant(manifest: Manifest, name: str, variant: Variant) -> None:
@@ -156,20 +172,33 @@ def _check_recommender(manifest: Manifest) -> None:
         fed, read = [spec.name for spec in signature.inputs], [spec.name for spec in signature.outputs]
         if set(fed) != set(inputs) or set(read) != set(outputs):
             raise BundleCorrupt(f"/signature/{graph} must take {', '.join(inputs)} and give {', '.join(outputs)}")
+        _check_limits(graph, signature, semantics)
         for spec in (*signature.inputs, *signature.outputs):
-            _check_sizes(graph, spec, semantics)
+            _check_tensor(graph, spec, semantics)
 
 
-def _check_sizes(graph: str, spec: TensorSpec, semantics: Semantics) -> None:
-    """What a recommender's tensors must be, so that no index can lie outside the catalogue."""
-    axes: dict[str, tuple[str | int, ...]] = {
-        "available": (semantics.num_items + 1,),
-        "items": ("batch", semantics.k_max),
-    }
-    wrong = spec.axes != axes.get(spec.name, spec.axes)
-    if spec.name in ("item_ids", "exclude", "candidates"):
-        wrong = wrong or (spec.dtype, spec.low, spec.high) != ("int64", 0, semantics.num_items)
-    if spec.name == "states":
-        wrong = wrong or len(spec.axes) != 2 or not isinstance(spec.axes[1], int)
-    if wrong:
-        raise BundleCorrupt(f"/signature/{graph}: {spec.name} does not fit {semantics.num_items} items: {spec}")
+def _check_limits(graph: str, signature: Signature, semantics: Semantics) -> None:
+    """Requests are cut to ``max_seq_length`` and to nothing else, so no other limit can be kept."""
+    longest = semantics.max_seq_length
+    if set(signature.limits) - {"length"} or signature.limits.get("length", longest) < longest:
+        raise BundleCorrupt(
+            f"/signature/{graph}/limits may only hold a length of at least {longest}, got {dict(signature.limits)}"
+        )
+
+
+def _check_tensor(graph: str, spec: TensorSpec, semantics: Semantics) -> None:
+    """What a recommender's tensors must be, so that each can be fed and no index can lie outside the catalogue."""
+    items, k = semantics.num_items, semantics.k_max
+    length = "length" if semantics.window == "bucketed" else semantics.max_seq_length
+    width = next((axis for axis in spec.axes[1:] if isinstance(axis, int)), 0)  # the model's own, of states
+    wanted = (
+        TensorSpec("item_ids", "int64", ("batch", length), 0, items),
+        TensorSpec("exclude", "int64", ("batch", "excluded"), 0, items),
+        TensorSpec("candidates", "int64", ("batch", "candidates"), 0, items),
+        TensorSpec("available", "bool", (items + 1,)),
+        TensorSpec("items", "int64", ("batch", k)),
+        TensorSpec("scores", "float32", ("batch", k if graph == "recommend" else "candidates")),
+        TensorSpec("states", "float32", ("batch", width)),
+    )
+    if spec not in wanted:
+        raise BundleCorrupt(f"/signature/{graph}: {spec.name} does not fit {items} items: {spec}")

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 FORMAT = "genrec-bundle"
 FORMAT_VERSION = (1, 0)
-READABLE_MAJORS = (1,)
+READABLE_MAJORS = tuple(major for major in (FORMAT_VERSION[0], FORMAT_VERSION[0] - 1) if major > 0)
 FP32 = "fp32"  # the variant that every graph has
-FINDINGS = ("report", "card")  # roles of files that tell what was seen while exporting: no part of what is served
+FINDINGS = ("golden", "report", "card")  # roles of files that record what was seen at export: not what is served
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def promote(store: str | os.PathLike[str], version: str, *, device: str = "cpu")
     Raises:
         BundleError: if the version is missing or damaged.
         InferenceError: if it answers differently here than when it was exported.
+        OSError: if the store cannot be written.
     """
     root = _root(store)
     if version not in _names(root):

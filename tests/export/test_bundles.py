@@ -99,7 +99,7 @@ def no_trace(*arguments: Any) -> Any:
 def test_a_file_in_the_stores_place_is_said_before_the_long_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genrec_export.assemble.trace", no_trace)
+    monkeypatch.setattr("genrec_export.draft.trace", no_trace)
     (tmp_path / "store").write_text("a file")
     with pytest.raises(ExportError, match=r"cannot write to the store .*store: Not a directory$"):
         export_recent(tmp_path / "store")
@@ -113,7 +113,7 @@ def test_a_store_that_may_not_be_written_is_said_before_the_long_work(
     def refuse(path: Path, *arguments: Any, **options: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("genrec_export.assemble.trace", no_trace)
+    monkeypatch.setattr("genrec_export.draft.trace", no_trace)
     monkeypatch.setattr(Path, "mkdir", refuse)  # root may write anywhere
     with pytest.raises(ExportError, match=r"cannot write to the store .*store: Permission denied$"):
         export_recent(tmp_path / "store")

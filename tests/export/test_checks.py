@@ -54,7 +54,9 @@ def test_the_files_are_as_large_as_the_parameters() -> None:
 
 
 def test_a_tensor_that_tracing_made_of_nothing_is_refused() -> None:
-    message = r"would have [\d,]+ bytes, the model's parameters and buffers have 14,640: tracing stored a tensor twice, or"
+    message = (
+        r"would have [\d,]+ bytes, the model's parameters and buffers have 14,640: tracing stored a tensor twice, or"
+    )
     with pytest.raises(ExportError, match=message):  # (60 * 60 + 60) * 4 bytes
         trace_draft(draft(Computing()))
 

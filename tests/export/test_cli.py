@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -94,7 +95,7 @@ def test_options_make_another_version_and_another_process_the_same(run: Path, ex
     assert served.manifest.defaults.exclude_seen is False
     done = invoke(run, store, "--k-max", "15")
     assert done.exit_code == 0, done.output
-    assert f"wrote {store / first} " in done.output
+    assert f"the store has this version already: {store / first} " in done.output
     assert f"is {served.manifest.version}; --promote changes it" in done.output
     assert {path.name for path in store.iterdir()} == {"current", "previous", first, served.manifest.version}
 
@@ -187,3 +188,50 @@ def test_the_card_tells_the_protocol_and_the_test_figures_but_no_folder(run: Pat
     assert f"- hash: {data['hash']}" in card
     assert data["source"].startswith(str(run.parent))
     assert str(run.parent) not in card + (exported[0] / "current" / "manifest.json").read_text()
+
+
+def test_a_variant_a_picture_and_a_repository_come_with_the_bundle(run: Path, tmp_path: Path) -> None:
+    store, picture, repository = tmp_path / "store", tmp_path / "parity.png", tmp_path / "triton"
+    done = invoke(run, store, "--variant", "int8", "--opset", "23", "--plot", picture, "--triton", repository)
+    assert done.exit_code == 0, done.output
+    assert "comparing int8 with fp32 ..." in done.stderr
+    assert f"wrote {picture}" in done.stderr
+    assert f"wrote {repository}, a model repository for Triton" in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in repository.iterdir()) == ["sasrec_encode", "sasrec_recommend", "sasrec_score"]
+    served = Recommender.load(store / "current", device="cpu", variant="int8")
+    assert served.manifest.opset == 23
+    assert served.recommend([[]]).status == ["cold_start"]
+
+
+def test_a_refused_export_is_drawn(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrec_export.variants.overlaps", lambda *_: np.zeros(5))
+    done = invoke(run, tmp_path / "store", "--variant", "int8", "--plot", tmp_path / "parity.png")
+    assert done.exit_code == 1
+    assert "error: parity failed at variant level: recommend.int8, overlap@10 0.00000" in done.stderr
+    assert (tmp_path / "parity.png").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parity.png", "store.failed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plot", "no/such/folder/parity.png"], "there is no folder no/such/folder"),
+        (["--triton", "."], ". exists and is no empty folder; name a new one"),
+    ],
+)
+def test_places_are_tried_before_the_long_work(
+    run: Path, tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genrec_export.draft.trace", lambda *_: pytest.fail("it was traced"))
+    done = invoke(run, tmp_path / "store", *arguments)
+    assert done.exit_code == 1
+    assert message in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_module_has_no_variants(tmp_path: Path) -> None:
+    save(TransformerEncoder(9, 8, 2, 1, 8, max_seq_length=4), tmp_path / "encoder")
+    done = invoke(tmp_path / "encoder", tmp_path / "store", "--variant", "fp16")
+    assert done.exit_code == 1
+    assert "variants (fp16) are forms of recommenders" in done.stderr

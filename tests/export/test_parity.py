@@ -18,7 +18,7 @@ from genrec_export.assemble import refusal
 from genrec_export.cases import BATCHES, histories_of_every_length, recommender_cases
 from genrec_export.parity import check_graph, check_padding
 from genrec_export.product import CHILD, check_product
-from genrec_export.report import Report
+from genrec_export.report import Parting, Report
 from genrec_export.tracing import Graph
 from genrec_runtime.compare import Difference, compare_lists, compare_values
 from genrec_runtime.errors import InferenceError
@@ -138,10 +138,50 @@ def test_a_report_is_strict_json_and_passes_only_if_something_was_compared() -> 
     content = json.loads(report.to_json(), parse_constant=pytest.fail)
     assert [cell["excess"] for cell in content["cells"]] == [0.5, 0.25, "inf"]
     assert content["passed"] is False
+    assert content["first_parting"] is None
     lines = str(refusal(report)).splitlines()
     assert lines[0] == "parity failed at product level: recommend, histories, row 3"
     assert lines[1] == "the answers differ by inf, inf times the tolerance"
     assert len(lines) == 3
+
+
+def test_a_report_says_where_inside_the_model_the_two_part() -> None:
+    report = Report(TOLERANCE, parting=Parting("layers.1.mix", "Linear", np.inf, "layers.1.norm"))
+    assert json.loads(report.to_json(), parse_constant=pytest.fail)["first_parting"] == {
+        "path": "layers.1.mix",
+        "kind": "Linear",
+        "error": "inf",
+        "after": "layers.1.norm",
+        "end_agrees": False,
+        "text": "the first part to differ is layers.1.mix (Linear): error inf; layers.1.norm, before it, agrees",
+    }
+
+
+def test_the_failing_input_kept_is_the_smallest_of_a_graph_before_any_history() -> None:
+    report = Report(TOLERANCE)
+    wrong = Difference(1.0, 2.0, 0)
+    assert (report.failing, report.failing_graph) == ({}, "")
+    for level, what, size, kept in (
+        ("product", "recommend", 2, 2),
+        ("graph", "score", 9, 9),
+        ("graph", "recommend", 5, 5),
+        ("graph", "encode", 7, 5),
+        ("product", "recommend", 1, 5),
+    ):
+        report.add(level, what, "", wrong, {"x": np.zeros(size)})
+        assert len(report.failing["x"]) == kept
+    assert report.failing_graph == "recommend"
+    report.add("graph", "encode", "", Difference(0.5, 0.5, 0), {"x": np.zeros(1)})  # passes
+    assert len(report.failing["x"]) == 5
+
+
+def test_a_cell_knows_the_sizes_of_its_inputs(tiny: Tiny) -> None:
+    sizes = {cell.what: cell.sizes for cell in tiny.exported.report.cells if cell.case.startswith("B=32 L=5 full")}
+    assert sizes == {
+        "recommend": {"batch": 32, "length": 5, "excluded": 5},
+        "score": {"batch": 32, "length": 5, "candidates": 1},
+        "encode": {"batch": 32, "length": 5},
+    }
 
 
 def test_the_exports_own_report_is_in_the_bundle(tiny: Tiny) -> None:
