@@ -118,5 +118,6 @@ def _check_axes(name: str, model: onnx.ModelProto, graph: Graph) -> None:
                 if isinstance(axis, str) and not dimension.HasField("dim_param"):
                     raise ExportError(
                         f"graph {name!r}: the {axis} of {spec.name!r} was fixed at {dimension.dim_value} while tracing; "
-                        "the model must not turn that size into a Python number, as len(x) does: x.shape[0] stays free"
+                        "the model must not turn that size into a Python number, as len(x) does: x.shape[0] stays free; "
+                        "torch's GRU and LSTM walk along it one step at a time and need it fixed"
                     )

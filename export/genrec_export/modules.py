@@ -110,19 +110,34 @@ class _Flat(nn.Module):
 
 
 def _prove(graph: Graph, folder: Path, engine: Engine, report: Report) -> dict[str, Any]:
-    check_graph(report, GRAPH, graph, engine, _cases(graph))
+    check_graph(report, GRAPH, graph, engine, _cases(graph, [*_grid(graph), *_coincidences(graph)]))
     return {}
 
 
-def _cases(graph: Graph, longest: int | None = None) -> Iterator[tuple[str, Arrays]]:
-    """The grid: sizes 1, 2, 5 of the batch, 1, 2 and the largest two of other axes; all high, all low, mixed values."""
-    random = np.random.default_rng(1)
+def _grid(graph: Graph, longest: int = sys.maxsize) -> list[dict[str, int]]:
+    """Sizes 1, 2, 5 of the batch, with 1, 2 and the largest two of other axes."""
     choices = {}
     for axis in _axes(graph):
-        largest = min(graph.limits.get(axis, FREE_AXIS), longest or sys.maxsize)
+        largest = min(graph.limits.get(axis, FREE_AXIS), longest)
         choices[axis] = [1, 2, 5] if axis == "batch" else sorted({1, 2, largest - 1, largest})
-    for sizes in itertools.product(*choices.values()):
-        named = dict(zip(choices, sizes, strict=True))
+    return [dict(zip(choices, sizes, strict=True)) for sizes in itertools.product(*choices.values())]
+
+
+def _coincidences(graph: Graph) -> list[dict[str, int]]:
+    """Each free axis as long as each fixed one: a model that tells its inputs apart by shape may mistake them there."""
+    axes = _axes(graph)
+    fixed = sorted({axis for spec in graph.inputs for axis in spec.axes if isinstance(axis, int) and axis > 2})
+    return [
+        dict.fromkeys(axes, 2) | {axis: size}
+        for axis, size in itertools.product(axes, fixed)
+        if size <= graph.limits.get(axis, size)
+    ]
+
+
+def _cases(graph: Graph, sizes: Sequence[Mapping[str, int]]) -> Iterator[tuple[str, Arrays]]:
+    """Inputs of each of the sizes: all high, all low, mixed values."""
+    random = np.random.default_rng(1)
+    for named in sizes:
         for filling in ("mixed", "high", "low"):
             shown = " ".join(f"{axis}={size}" for axis, size in named.items())
             yield f"{shown}, {filling}", _inputs(graph, named, filling, random)
@@ -130,7 +145,7 @@ def _cases(graph: Graph, longest: int | None = None) -> Iterator[tuple[str, Arra
 
 def _goldens(graph: Graph) -> Arrays:
     """A few small cases of the grid, spread over it, with torch's answers: they are shipped with the bundle."""
-    cases = [inputs for _, inputs in _cases(graph, longest=FREE_AXIS)]
+    cases = [inputs for _, inputs in _cases(graph, _grid(graph, longest=FREE_AXIS))]
     arrays: Arrays = {}
     for i in np.unique(np.linspace(0, len(cases) - 1, GOLDENS).astype(np.int64)):
         arrays |= {f"{i}.in.{name}": value for name, value in cases[i].items()}
@@ -147,10 +162,12 @@ def _inputs(graph: Graph, sizes: Mapping[str, int], filling: str, random: np.ran
 
 
 def _values(spec: TensorSpec, sizes: Mapping[str, int], filling: str, random: np.random.Generator) -> NDArray[Any]:
-    """Values in the range of an input: whole numbers from low to high, floats normally distributed."""
+    """Values in the range of an input, from low to high; floats without one are normally distributed."""
     shape = [sizes[axis] if isinstance(axis, str) else axis for axis in spec.axes]
-    if np.issubdtype(np.dtype(spec.dtype), np.floating):
+    is_float = np.issubdtype(np.dtype(spec.dtype), np.floating)
+    if is_float and spec.low is None:
         return random.standard_normal(shape).astype(spec.dtype)
     low, high = spec.low or 0, 1 if spec.high is None else spec.high
     low, high = {"mixed": (low, high), "high": (high, high), "low": (low, low)}[filling]
-    return random.integers(low, high + 1, shape).astype(spec.dtype)
+    values = random.uniform(low, high, shape) if is_float else random.integers(low, high + 1, shape)
+    return values.astype(spec.dtype)

@@ -67,7 +67,9 @@ def run_torch(graph: Graph, inputs: Arrays) -> Arrays:
     Raises:
         ExportError: if the model fails on these inputs, or gives another number of outputs than stated.
     """
-    tensors = [torch.from_numpy(inputs[spec.name]) for spec in graph.inputs]
+    tensors = [
+        torch.from_numpy(inputs[spec.name].copy()) for spec in graph.inputs
+    ]  # a module may write into its inputs
     try:
         with plain_torch():
             outputs = graph.run(*tensors)

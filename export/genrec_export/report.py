@@ -151,10 +151,19 @@ class Report:
             for cell, count in self.worst()
         }
 
-    def to_json(self) -> bytes:
-        """All cells, one a line, for ``report.json``; an infinite difference is written as a string."""
+    def to_json(self, refused: str = "") -> bytes:
+        """All cells, one a line, for ``report.json``; an infinite difference is written as a string.
+
+        Args:
+            refused: why nothing was published; it may be another reason than a comparison.
+        """
         parting = self.parting and {**_plain(self.parting), "text": self.parting.text}
-        head = {"passed": self.passed, "tolerance": asdict(self.tolerance), "first_parting": parting}
+        head = {
+            "passed": self.passed and not refused,
+            "refused": refused,
+            "tolerance": asdict(self.tolerance),
+            "first_parting": parting,
+        }
         cells = ",\n".join(json.dumps(_plain(cell), separators=(",", ":"), allow_nan=False) for cell in self.cells)
         return f'{json.dumps(head, allow_nan=False)[:-1]}, "cells": [\n{cells}\n]}}\n'.encode()
 

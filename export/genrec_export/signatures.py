@@ -59,17 +59,14 @@ def stated_signature(
     signature = Signature(tuple(inputs), tuple(outputs), dict(limits or {}))
     if not inputs or not outputs:
         raise ValueError(f"state both: there are {len(inputs)} inputs and {len(outputs)} outputs")
-    for way in (signature.inputs, signature.outputs):
-        names = [spec.name for spec in way]
-        if len(set(names)) != len(names):
-            raise ValueError(f"a name occurs twice: {', '.join(names)}")
-        for spec in way:
-            _check_spec(spec)
+    specs = (*signature.inputs, *signature.outputs)
+    names = [spec.name for spec in specs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"a name occurs twice: {', '.join(names)}")
+    for spec in specs:
+        _check_spec(spec)
     for spec in signature.inputs:
-        if np.dtype(spec.dtype).kind in "iu" and (spec.low is None or spec.high is None or spec.low > spec.high):
-            raise ValueError(
-                f"{spec.name} holds whole numbers: state low and high (got {spec.low} and {spec.high}), the proof tries them"
-            )
+        _check_range(spec)
     free = {axis for spec in signature.inputs for axis in spec.axes if isinstance(axis, str)}
     unknown = [axis for spec in signature.outputs for axis in spec.axes if isinstance(axis, str) and axis not in free]
     if unknown or not set(signature.limits) <= free or min(signature.limits.values(), default=2) < 2:
@@ -134,3 +131,14 @@ def _check_spec(spec: TensorSpec) -> None:
     for axis in spec.axes:
         if not (axis.isidentifier() if isinstance(axis, str) else isinstance(axis, int) and axis >= 1):
             raise ValueError(f"{spec.name} has the axis {axis!r}: it must be a plain name, or a size of at least 1")
+
+
+def _check_range(spec: TensorSpec) -> None:
+    if isinstance(spec.low, int) and isinstance(spec.high, int) and spec.low <= spec.high:
+        return
+    needed = np.dtype(spec.dtype).kind in "iu"
+    if needed or (spec.low, spec.high) != (None, None):
+        raise ValueError(
+            f"{spec.name} is {spec.dtype}: state low and high, both whole numbers{'' if needed else ', or neither'} "
+            f"(got {spec.low} and {spec.high}); the proof tries what lies between"
+        )

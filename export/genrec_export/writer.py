@@ -152,7 +152,7 @@ def leaving_evidence(store: Path, report: Report) -> Iterator[None]:
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            (folder / "report.json").write_bytes(report.to_json())
+            (folder / "report.json").write_bytes(report.to_json(str(error)))
             (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
             if report.failing:
                 (folder / "failing_input.npz").write_bytes(npz(report.failing))

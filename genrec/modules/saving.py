@@ -1,5 +1,6 @@
 """A module on disk: ``config.json`` says how to build it, ``model.safetensors`` holds its weights."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,13 @@ def save(
         signature: JSON values that say what goes in and out, kept for the export of modules of your own.
 
     Raises:
-        TypeError: if the arguments are unknown.
+        TypeError: if the arguments are unknown, or ``module.arguments`` lacks one that the constructor takes.
         ValueError: if the arguments or the signature are no JSON values, or the class cannot be imported by name.
     """
     described = recipe(module, arguments)
     find_class(described)
+    if arguments is None:
+        _check_complete(module)
     config = {"format": FORMAT, "format_version": FORMAT_VERSION, **described}
     if signature is not None:
         config["signature"] = signature
@@ -45,6 +48,21 @@ def save(
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_model(module, str(Path(folder, "model.safetensors")))
     Path(folder, "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _check_complete(module: nn.Module) -> None:
+    """Refuses a subclass that takes an argument more than the ``arguments`` that it inherits: it would come back without it."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(type(module)).parameters.values()
+    known: Any = module.arguments
+    missing = [
+        parameter.name for parameter in parameters if parameter.kind not in kinds and parameter.name not in known
+    ]
+    if missing:
+        raise TypeError(
+            f"{type(module).__qualname__} takes {', '.join(missing)}, which its arguments do not tell; set self.arguments in "
+            "its own __init__, or pass arguments={...} when saving"
+        )
 
 
 def load(folder: str | Path) -> nn.Module:

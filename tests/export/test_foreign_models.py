@@ -1,4 +1,4 @@
-"""Models of three other makes, each from its weights to served recommendations; and the page that shows them."""
+"""Models of other makes: what their windows and torch's own shortcuts must not break; and the page that shows three of them."""
 
 import os
 import re
@@ -15,21 +15,12 @@ from torch import Tensor, nn
 
 import my_models
 from genrec_export import Exported, ExportError, export_recommender
-from genrec_runtime import Recommender
 from my_models import LENGTH, GRUNet, RightNet, WindowNet, histories, item_ids
+from recent import large
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own-model.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-
-
-def trained(kind: type[nn.Module]) -> Any:
-    """A net whose weights are large enough for scores to differ well."""
-    torch.manual_seed(11)
-    net = kind()
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.4)
-    return net.eval()
 
 
 def export(out: Path, **options: Any) -> Exported:
@@ -38,47 +29,8 @@ def export(out: Path, **options: Any) -> Exported:
     )
 
 
-def assert_served_as_predicted(exported: Exported, predict: my_models.Predict) -> None:
-    rows = [["sku-07"], ["sku-02", "sku-25", "sku-02"], histories[18], []]
-    answer = Recommender.load(exported.path, device="cpu").recommend(rows, k=20)
-    for items, scores, (ids, expected) in zip(answer.items, answer.scores, predict(rows[:3]), strict=False):
-        np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=1e-5)  # float32, in another order
-        assert items == ids
-    assert answer.status == ["model", "model", "model", "cold_start"]  # an empty row beside the others spoils none
-
-
-def test_left_padded_with_positions_from_the_window_start_is_served_at_its_full_window(tmp_path: Path) -> None:
-    net = trained(WindowNet)
-    predict = my_models.predict_window(net)
-    exported = export(tmp_path, encode=net, item_vectors=net.items.weight, padding="left", reference=predict)
-    assert exported.manifest.semantics is not None
-    assert exported.manifest.semantics.window == "fixed"
-    assert_served_as_predicted(exported, predict)
-
-
-def test_right_padded_encoder_of_torch_is_served(tmp_path: Path) -> None:
-    net = trained(RightNet)
-    predict = my_models.predict_right(net)
-    exported = export(
-        tmp_path, encode=net.user_vector, item_vectors=net.items.weight, padding="right", reference=predict
-    )
-    assert exported.manifest.semantics is not None
-    assert (exported.manifest.semantics.window, exported.manifest.semantics.padding) == ("bucketed", "right")
-    assert_served_as_predicted(exported, predict)
-
-
-def test_gru_with_a_biased_head_is_served(tmp_path: Path) -> None:
-    net = trained(GRUNet)
-    predict = my_models.predict_gru(net)
-    exported = export(tmp_path, encode=net.last_state, score=net.head, padding="left", reference=predict)
-    assert_served_as_predicted(exported, predict)
-    recommender = Recommender.load(exported.path, device="cpu")
-    ids, scores = predict([["sku-07"]])[0]
-    np.testing.assert_allclose(recommender.score([["sku-07"]], [ids])[0], scores, atol=1e-5)
-
-
 def test_bucketed_is_refused_where_padding_moves_the_scores(tmp_path: Path) -> None:
-    net = trained(WindowNet)
+    net = large(WindowNet()).eval()
     with pytest.raises(ExportError, match=r"parity failed at padding level.*\n.*\nsuspect: positions counted from"):
         export(
             tmp_path,
@@ -98,7 +50,7 @@ def test_a_model_that_takes_its_full_window_only_is_served_at_it(tmp_path: Path)
         def forward(self, items: Tensor) -> Tensor:
             return torch.tanh(self.mix(self.items(items) + self.position.weight)).sum(dim=1)
 
-    net = trained(Whole)
+    net = large(Whole()).eval()
     exported = export(
         tmp_path, encode=net, item_vectors=net.items.weight, reference=my_models.predict_window(net), window="auto"
     )
@@ -117,7 +69,7 @@ class Nested(RightNet):
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
 def test_the_fast_path_of_torch_neither_breaks_the_proof_nor_is_switched_off_for_good(tmp_path: Path) -> None:
-    net = trained(Nested)
+    net = large(Nested()).eval()
     seen: list[bool] = []
 
     def predict(rows: Sequence[Sequence[str]]) -> my_models.Answers:
@@ -134,7 +86,7 @@ def test_the_fast_path_of_torch_neither_breaks_the_proof_nor_is_switched_off_for
 
 def test_the_page_runs_block_by_block(tmp_path: Path) -> None:
     for name, kind in (("window", WindowNet), ("right", RightNet), ("gru", GRUNet)):
-        torch.save(trained(kind).state_dict(), tmp_path / f"{name}.pt")
+        torch.save(large(kind()).state_dict(), tmp_path / f"{name}.pt")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path])}
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(BLOCKS)], cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -101,6 +101,23 @@ def test_what_cannot_be_opened_again_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+class Warm(MultiHeadAttention):
+    """Takes an argument more than the class whose ``arguments`` it inherits."""
+
+    def __init__(self, embedding_dim: int, num_heads: int, dropout: float = 0.1, temperature: float = 1.0) -> None:
+        super().__init__(embedding_dim, num_heads, dropout)
+        self.temperature = temperature
+
+
+def test_a_setting_that_would_be_lost_is_refused(tmp_path: Path) -> None:
+    module = Warm(6, 2, temperature=7.0)
+    with pytest.raises(TypeError, match="Warm takes temperature, which its arguments do not tell"):
+        save(module, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    save(module, tmp_path / "out", arguments={"embedding_dim": 6, "num_heads": 2, "temperature": 7.0})
+    assert load(tmp_path / "out").temperature == 7.0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -68,12 +68,20 @@ def test_55_no_flipped_bit_of_a_manifest_goes_unseen(tiny: Tiny) -> None:
     found = 0
     for place in range(3, len(blob), 17):
         flipped = blob[:place] + bytes([blob[place] ^ 1 << place % 7]) + blob[place + 1 :]
-        if place in blind or flipped.split() == blob.split():
+        if place in blind or values_of(flipped) == values_of(blob):  # another white space, or 1E-05 for 1e-05
             continue
         with pytest.raises((BundleCorrupt, BundleVersionError, Unsupported)):
             read_manifest(flipped)
         found += 1
     assert found > 100
+
+
+def values_of(blob: bytes) -> Any:
+    """What JSON says; None where it is none."""
+    try:
+        return json.loads(blob)
+    except ValueError:
+        return None
 
 
 @pytest.mark.parametrize("blob", [b"[]", b"5", b'{"format": "another"}', b"{}"])
