@@ -141,9 +141,12 @@ def train(
 @click.argument("run", type=click.Path(path_type=Path))
 @data_options
 @click.option("--bundle", type=click.Path(path_type=Path), help="An exported bundle to score beside the run.")
+@click.option(
+    "--variant", default="fp32", show_default=True, help="The form of the bundle: fp32, or fp16, int8 if it has them."
+)
 @click.option("--ks", default="5,10,20", show_default=True, help="Cut-offs, comma-separated.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-def evaluate(run: Path, bundle: Path | None, ks: str, device: str, **data: Any) -> None:
+def evaluate(run: Path, bundle: Path | None, variant: str, ks: str, device: str, **data: Any) -> None:
     """Score the model in RUN on the test cases of its own data, or of those given here."""
     from genrec.training import start_fabric
     from genrec_models import load_run
@@ -164,7 +167,7 @@ def evaluate(run: Path, bundle: Path | None, ks: str, device: str, **data: Any) 
     opened.model.to(fabric.device)
     columns = {"torch": _score_run(opened, split, cuts, lists=bundle is not None)}
     if bundle is not None:
-        columns["bundle"] = _score_bundle(bundle, split, cuts, device)
+        columns["bundle"] = _score_bundle(bundle, variant, split, cuts, device)
     if fabric.is_global_zero:
         _print_table(columns)
 
@@ -222,12 +225,12 @@ def _score_run(run: Run, split: Split, ks: list[int], *, lists: bool) -> Evaluat
     return evaluate_lists(lambda rows, k: [ids for ids, _ in recommender.recommend(rows, k)], split, ks=ks)
 
 
-def _score_bundle(bundle: Path, split: Split, ks: list[int], device: str) -> Evaluation:
+def _score_bundle(bundle: Path, variant: str, split: Split, ks: list[int], device: str) -> Evaluation:
     from genrec.training import evaluate_lists
     from genrec_runtime import GenrecError, Recommender
 
     try:
-        recommender = Recommender.load(bundle, device=device)
+        recommender = Recommender.load(bundle, device=device, variant=variant)
         return evaluate_lists(lambda rows, k: recommender.recommend(rows, k=k).items, split, ks=ks)
     except GenrecError as error:
         raise ValueError(str(error)) from error

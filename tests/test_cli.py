@@ -169,12 +169,13 @@ def test_a_bundle_is_scored_beside_torch(run: Path, monkeypatch: pytest.MonkeyPa
     opened = load_run(run)
     torch_path = TorchRecommender(opened.model, opened.catalogue)
 
-    def load(path: Path, device: str) -> Any:
+    def load(path: Path, device: str, variant: str) -> Any:
+        assert variant == "int8"
         answer = lambda rows, k: SimpleNamespace(items=[i[wrong:] for i, _ in torch_path.recommend(rows, k)])  # noqa: E731  # shorter than a function
         return SimpleNamespace(recommend=lambda rows, k: answer(rows, k))
 
     monkeypatch.setattr(genrec_runtime.Recommender, "load", load)
-    done = genrec("evaluate", run, "--bundle", "store/current", "--ks", "5")
+    done = genrec("evaluate", run, "--bundle", "store/current", "--variant", "int8", "--ks", "5")
     assert done.exit_code == 0, done.output
     head, *rows = [line.split() for line in done.stdout.splitlines()]
     assert head == ["torch", "bundle", "difference"]

@@ -27,7 +27,8 @@ from genrec_runtime.errors import GenrecError
 from genrec_runtime.manifest import Manifest, Tolerance, Variant
 
 TOLERANCE = Tolerance(atol=1e-5, rtol=1e-5)
-ONNXRUNTIME = "1.24"  # the oldest that serves
+# The oldest that serves, by opset. What 1.24 to 1.27 make of Attention differs: a query that sees no key gets the mean of all.
+ONNXRUNTIME = {20: "1.24", 23: "1.28"}
 SUSPECTS = {
     "graph": "an operator whose onnxruntime kernel differs, or a branch that tracing fixed",
     "product": "padding side, window, item numbering, seen filter: serving prepares histories otherwise than reference",
@@ -135,7 +136,7 @@ def blank_manifest(kind: str, name: str, config: Mapping[str, Any], opset: int) 
         "ir_version": 0,
         "ops": {},
         "tolerance": TOLERANCE,
-        "requires": {"onnxruntime": ONNXRUNTIME},
+        "requires": {"onnxruntime": ONNXRUNTIME[opset]},
         "provenance": {
             "genrec": __version__,
             "torch": torch.__version__.split("+")[0],

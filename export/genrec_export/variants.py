@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genrec.histories import Ragged
+from genrec_export.assemble import Say
 from genrec_export.draft import VariantDraft
 from genrec_export.graphs import Serving
 from genrec_export.half import add_half, rounding
@@ -67,7 +68,7 @@ def drafts_of(
     return {name: VariantDraft(*ways[name], TOLERANCE, GATES[name], k) for name in variants}
 
 
-def check_variants(report: Report, engine: Engine, histories: Ragged, say: Any) -> dict[str, Any]:
+def check_variants(report: Report, engine: Engine, histories: Ragged, say: Say) -> dict[str, Any]:
     """Holds every variant to its gate, on real histories, and measures what it costs and gains.
 
     What "fp16" gives is computed with every result rounded to half precision, as GPUs do and this CPU would not.
