@@ -142,7 +142,9 @@ def measure(items: int, width: int, batches: list[int], threads: int, runs: int)
         bundles = {opset: Bundle.open(path) for opset, path in paths.items()}
     opened = {name: open_engine(bundles[o], v, threads, packs=p) for name, (o, v, p) in FORMS.items()}
     print(f"\n{items:,} items, D={width}")
-    print(f"{'':<26}" + "".join(f"B={batch:<8}" for batch in batches) + f"MiB ({items * width * 4 / 2**20:.0f} the table)")
+    print(
+        f"{'':<26}" + "".join(f"B={batch:<8}" for batch in batches) + f"MiB ({items * width * 4 / 2**20:.0f} the table)"
+    )
     speeds: dict[str, list[float]] = {name: [] for name in FORMS}
     for batch in batches:
         times = timed(opened, items, batch, max(5, runs // batch * 3 + 5))

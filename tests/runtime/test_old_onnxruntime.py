@@ -15,7 +15,7 @@ from wheels import install_alone
 ROOT = Path(__file__).parents[2]
 RUN = """
 import sys, pytest
-status = pytest.main(["tests/runtime", "-q", "-p", "no:cacheprovider"])
+status = pytest.main(["tests/runtime", "tests/frozen", "-q", "-p", "no:cacheprovider"])
 print("imported", sys.modules["onnxruntime"].__version__, sys.modules["onnxruntime"].__file__)
 sys.exit(status)
 """
