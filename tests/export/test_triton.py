@@ -266,13 +266,13 @@ def test_a_graph_that_answers_otherwise_than_recorded_is_not_left_behind(copied:
 
 
 def test_outputs_that_triton_would_refuse_are_refused(copied: Path, tmp_path: Path) -> None:
-    manifest = Bundle.read_manifest(copied)  # a graph of a name of its own: the reader holds the known ones to their axes
+    manifest = Bundle.read_manifest(
+        copied
+    )  # a graph of a name of its own: the reader holds the known ones to their axes
     fixed = dataclasses.replace(manifest.signature["score"], outputs=(TensorSpec("scores", "float32", ("batch", 7)),))
     graphs = {**manifest.graphs, "more": manifest.graphs["score"]}
     change(copied, {}, graphs=graphs, signature={**manifest.signature, "more": fixed})
-    with pytest.raises(
-        ExportError, match=r"graph 'more' gives scores as \['batch', 'candidates'\], .* \('batch', 7\)"
-    ):
+    with pytest.raises(ExportError, match=r"graph 'more' gives scores as \['batch', 'candidates'\], .* \('batch', 7\)"):
         write_repository(copied, tmp_path / "out")
 
 
