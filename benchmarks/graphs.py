@@ -30,10 +30,12 @@ from genrec_export.interface import example_of, goldens_of, graphs_of
 from genrec_export.report import Report
 from genrec_export.variants import check_options, drafts_of
 from genrec_models import SASRec
-from genrec_runtime import engine as engines
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.compare import Difference
+from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import Manifest, Semantics
+from genrec_runtime.options import Options
+from genrec_runtime.sessions import Sessions
 
 LENGTH, K_MAX = 50, 100
 
@@ -59,7 +61,8 @@ def write(folder: Path, items: int, width: int, opset: Any) -> Path:
     )
     variants: Any = ("fp16", "int8")
     check_options(variants, opset, by_table=True)
-    graphs, example = graphs_of(serving, semantics), example_of(semantics)
+    graphs = graphs_of(serving, semantics)
+    example = example_of(semantics, graphs)
     manifest = Manifest(**blank_manifest("recommender", "sasrec", {}, opset), capabilities=(), semantics=semantics)
     numbered = Ragged.from_rows([np.arange(1, 9)])
     draft = Draft(
@@ -86,10 +89,10 @@ def resident() -> int:
     return 0
 
 
-def open_engine(bundle: Bundle, variant: str, threads: int, *, packs: bool) -> engines.Engine:
+def open_engine(bundle: Bundle, variant: str, threads: int, *, packs: bool) -> Engine:
     """An engine, its weights packed or not."""
-    engines.PREPACK_BELOW = 1 << 62 if packs else 0
-    return engines.Engine(bundle, "cpu", threads, variant)
+    Sessions._packs = lambda self, file: packs  # type: ignore[method-assign]
+    return Engine(bundle, Options("cpu", threads, variant), trusting=True)
 
 
 def memory_of(path: Path, variant: str, *, packs: bool) -> int:
@@ -162,7 +165,7 @@ def requests(items: int, batch: int) -> dict[str, Any]:
     return {"item_ids": ids, "exclude": ids, "available": np.ones(items + 1, np.bool_)}
 
 
-def timed(forms: dict[str, engines.Engine], items: int, batch: int, runs: int) -> dict[str, list[float]]:
+def timed(forms: dict[str, Engine], items: int, batch: int, runs: int) -> dict[str, list[float]]:
     """CPU seconds of each form, taking turns."""
     inputs = requests(items, batch)
     times: dict[str, list[float]] = {name: [] for name in forms}

@@ -145,7 +145,7 @@ def test_any_int_is_found_or_unknown(raw: list[int], asked: list[int]) -> None:
 
 
 @given(st.lists(int64s, min_size=1, max_size=4, unique=True), st.data())
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", ">i4", "uint32", "int64", ">i8", "uint64"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", ">i4", "uint32", "int64", ">i8", "uint64", ">u8"])
 def test_arrays_of_any_width_and_sign_are_found_exactly(dtype: str, raw: list[int], data: st.DataObject) -> None:
     limits = np.iinfo(dtype)
     values = st.one_of(st.sampled_from(raw), st.integers(int(limits.min), int(limits.max)))
@@ -157,7 +157,8 @@ def test_arrays_of_any_width_and_sign_are_found_exactly(dtype: str, raw: list[in
 def test_unsigned_ids_beyond_the_precision_of_floats_are_told_apart() -> None:
     raw = [2**60 + i for i in range(9)]
     assert ItemIds(raw).index(np.array(raw, dtype=np.uint64)).tolist() == list(range(1, 10))
-    assert ItemIds([-1, 5]).index(np.array([2**64 - 1, 5], dtype=np.uint64)).tolist() == [0, 2]
+    for dtype in ("<u8", ">u8"):
+        assert ItemIds([-1, 5]).index(np.array([2**64 - 1, 5], dtype=dtype)).tolist() == [0, 2]
 
 
 def test_ids_of_the_other_kind_are_unknown() -> None:

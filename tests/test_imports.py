@@ -111,7 +111,7 @@ def fault(module: str, one: Import) -> str:
     if not one.early or top in sys.stdlib_module_names or top == "numpy":
         return ""
     if top == "click":
-        return "" if module.endswith(".cli") else "only in a cli.py at module level"
+        return "" if module.rpartition(".")[2].split("_")[0] == "cli" else "only in a cli*.py at module level"
     return "" if layer in OWNERS.get(top, ()) else f"not at module level in {layer}"
 
 

@@ -24,7 +24,9 @@ from genrec_export.writer import publish, staging, write_files, write_manifest
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
 from genrec_runtime.errors import GenrecError
+from genrec_runtime.graphcheck import check_graph
 from genrec_runtime.manifest import Manifest, Tolerance, Variant
+from genrec_runtime.options import Options
 
 TOLERANCE = Tolerance(atol=1e-5, rtol=1e-5)
 # The oldest that serves, by opset. What 1.24 to 1.27 make of Attention differs: a query that sees no key gets the mean of all.
@@ -95,6 +97,7 @@ def export_draft(draft: Draft, store: Path, report: Report, prove: Prove, *, pro
         write_manifest(folder, manifest)
         for name in traced.models:
             check_file(folder / name)
+        _check_readable(folder)
         say("comparing with torch")
         measured = prove(folder, _engine(folder), report)
         if not report.passed:
@@ -178,8 +181,19 @@ def _look_inside(report: Report, draft: Draft, traced: Traced, folder: Path) -> 
         report.parting = first_parting(draft.module, graph, file, traced.scopes, report.failing, report.tolerance)
 
 
+def _check_readable(folder: Path) -> None:
+    """Holds every graph to what the runtime holds it to before it opens it."""
+    bundle = Bundle.open(folder)
+    try:
+        for graph, files in bundle.manifest.graphs.items():
+            for file in files.values():
+                check_graph(bundle.manifest, graph, file, bundle.bytes(file))
+    except GenrecError as error:
+        raise ExportError(f"the runtime would not serve this: {error}") from error
+
+
 def _engine(folder: Path) -> Engine:
     try:
-        return Engine(Bundle.open(folder), "cpu")
+        return Engine(Bundle.open(folder), Options("cpu"), trusting=True)
     except GenrecError as error:
         raise ExportError(f"the written bundle cannot be opened: {error}") from error

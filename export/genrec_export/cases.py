@@ -18,8 +18,14 @@ REAL_HISTORIES = 512  # tried as they stand, at most
 def recommender_cases(
     graph: str, num_items: int, lengths: Sequence[int], side: Side, histories: Ragged
 ) -> Iterator[tuple[str, Arrays]]:
-    """The grid for one graph of a recommender: every length, batch and filling, with and without exclusions."""
+    """The grid for one graph of a recommender: every length, batch and filling, with and without exclusions.
+
+    That of a graph of items has no length: every batch of drawn items, and of the first and the last in turn.
+    """
     random = np.random.default_rng(0)
+    if graph in ("item_vectors", "similar"):
+        yield from _item_cases(graph, num_items, random)
+        return
     for length in lengths:
         for batch in BATCHES:
             for filling in FILLINGS:
@@ -73,6 +79,18 @@ def histories_of_every_length(items: ItemIds, histories: list[list[RawId]], long
         begin = (length * 7) % (len(joined) - length)
         made.append(fitting[length % len(fitting)][-length:] if fitting else joined[begin : begin + length])
     return [real[i][0] for i in spread] + made
+
+
+def _item_cases(graph: str, num_items: int, random: np.random.Generator) -> Iterator[tuple[str, Arrays]]:
+    shares = {"all": 1.0, "most": 0.8, "none": 0.0} if graph == "similar" else {}
+    for batch in BATCHES:
+        drawn, ends = random.integers(1, num_items + 1, batch), np.resize([1, num_items], batch)
+        for filling, item in (("drawn", drawn), ("ends", ends)):
+            case = f"B={batch} {filling}"
+            if not shares:
+                yield case, {"item": item}
+            for word, share in shares.items():
+                yield f"{case}, {word} available", {"item": item, "available": random.random(num_items + 1) < share}
 
 
 def _fill(

@@ -11,19 +11,7 @@ from torch import Tensor, nn
 
 from genrec_export.errors import ExportError
 from genrec_export.tracing import Graph
-
-# Plain operators without control flow or randomness: what a served graph may be made of.
-ALLOWED = frozenset(
-    """
-    Abs Add And ArgMax ArgMin Attention Cast CastLike Ceil Clip Concat Constant ConstantOfShape Conv Cos CumSum Div Einsum
-    Elu Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual HardSigmoid
-    Identity IsNaN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger Max Mean Min Mish Mod
-    Mul Neg Not OneHot Or Pad Pow Range RMSNormalization Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-    Relu Reshape Round ScatterElements ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus Sqrt Split Squeeze Sub Sum Tanh
-    Tile TopK Transpose Trilu Unsqueeze Where Xor
-    """.split()  # noqa: SIM905  # ninety names read better as words than as a list of strings
-)
-
+from genrec_runtime.graphcheck import INT8, OPERATORS
 
 GRAPH_BYTES = 64 << 10  # a graph without nodes: inputs, outputs, the list of its weights
 NODE_BYTES = 2048  # a node with its names, and with tensors of less than 1 KiB, which stay in the graph
@@ -38,10 +26,11 @@ def check_model(name: str, model: onnx.ModelProto, graph: Graph) -> None:
     """
     _check_inputs(name, model, graph)
     _check_axes(name, model, graph)
+    allowed = OPERATORS if name.endswith(f".{INT8}") else {"": OPERATORS[""]}
     for node in model.graph.node:
         if node.op_type == "Dropout":
             raise ExportError(f"graph {name!r} still drops out: the model was traced in training mode")
-        if node.domain or node.op_type not in ALLOWED:
+        if node.op_type not in allowed.get(node.domain, ()):
             raise ExportError(
                 f"graph {name!r} uses the operator {node.domain or 'onnx'}::{node.op_type}, which is not served"
             )

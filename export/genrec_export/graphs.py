@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BLOCK = 64  # items a block in the block-max top-k
+FEW = 8  # up to this many times K * BLOCK scores, looking at each is faster than going by blocks (benchmarks/results/graphs.md)
 
 
 class Serving(nn.Module):
@@ -39,12 +40,23 @@ class Serving(nn.Module):
         self.table = table if table is None or isinstance(table, nn.Parameter) else nn.Buffer(table)
         self.to_model = None if to_model is None else nn.Buffer(to_model)
         self.to_column = None if to_column is None else nn.Buffer(to_column)
+        self.wide = None if table is None or not by_blocks(len(table), k) else nn.Buffer(whole_blocks(table.detach()))
+        rows = self.table if self.wide is None else self.wide
+        self.inverse_norms = None if rows is None else nn.Buffer(_inverse_norms(rows.detach()))
         self.k = k
 
-    def forward(self, item_ids: Tensor, exclude: Tensor, available: Tensor, candidates: Tensor) -> tuple[Tensor, ...]:
-        """All graphs at once, for tracing: ``recommend``'s two outputs, ``score``'s and ``encode``'s."""
+    def forward(
+        self,
+        item_ids: Tensor,
+        exclude: Tensor,
+        available: Tensor,
+        candidates: Tensor,
+        item: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """All graphs at once, for tracing; those of items where there is a table, and so an ``item``."""
         states = self.encode(item_ids)
-        return (*self._best(states, exclude, available), self._candidate_scores(states, candidates), states)
+        of_users = (*self._best(states, exclude, available), self._candidate_scores(states, candidates), states)
+        return of_users if item is None else (*of_users, self.vectors(item), *self.similar(item, available))
 
     def recommend(self, item_ids: Tensor, exclude: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
         """The whole call in one graph, so that only indices and K scores leave it.
@@ -63,6 +75,19 @@ class Serving(nn.Module):
         """The scores of given items: (B, L), (B, C) -> (B, C)."""
         return self._candidate_scores(self.encode(item_ids), candidates)
 
+    def vectors(self, item: Tensor) -> Tensor:
+        """The vectors of items: (B,) -> (B, D)."""
+        assert self.table is not None
+        return F.embedding(item, self.table)
+
+    def similar(self, item: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
+        """The items with the highest cosine to given ones, themselves left out: (B,), (V + 1,) -> (B, K), (B, K)."""
+        assert self.table is not None
+        assert self.inverse_norms is not None
+        vectors = F.embedding(item, self.table) * self.inverse_norms.index_select(0, item).unsqueeze(1)  # (B, D)
+        cosines = self.scores(vectors) * self.inverse_norms
+        return top_k(mask(cosines, item.unsqueeze(1), available), self.k)
+
     def encode(self, item_ids: Tensor) -> Tensor:
         """The state of each user: (B, L) -> (B, D), zeros where there is nothing but padding."""
         dead = item_ids.amax(dim=1, keepdim=True) == 0  # (B, 1)
@@ -72,15 +97,18 @@ class Serving(nn.Module):
         return torch.where(dead, 0.0, states)
 
     def scores(self, states: Tensor) -> Tensor:
-        """Every item's score: (B, D) -> (B, V + 1), column 0 meaningless."""
+        """Every item's score: (B, D) -> (B, columns), column 0 and those beyond V meaningless."""
         if self.head is None:
             assert self.table is not None
-            return F.linear(states, self.table)
+            return F.linear(states, self.table if self.wide is None else self.wide)
         scores: Tensor = self.head(states)
         return scores if self.to_column is None else scores.index_select(1, self.to_column)
 
     def _best(self, states: Tensor, exclude: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
-        return top_k(mask(self.scores(states), exclude, available), self.k)
+        scores = self.scores(states)
+        if self.head is not None:  # it may give anything for padding and for what is not available, NaN too
+            scores = torch.where(offered(available, scores.shape[1]), scores, 0.0)
+        return top_k(mask(scores, exclude, available), self.k)
 
     def _candidate_scores(self, states: Tensor, candidates: Tensor) -> Tensor:
         if self.head is not None:
@@ -90,35 +118,66 @@ class Serving(nn.Module):
 
 
 def mask(scores: Tensor, exclude: Tensor, available: Tensor) -> Tensor:
-    """The scores (B, V + 1), -inf for padding, for what a row excludes and for what nobody may be recommended."""
-    scores = torch.where(available, scores, float("-inf"))
-    padding = torch.zeros_like(scores[:, :1], dtype=torch.int64)  # (B, 1)
-    return scores.scatter(1, torch.cat([padding, exclude], dim=1), float("-inf"))
+    """The finite scores (B, columns), -inf for what is no item, for what a row excludes and for what nobody may be recommended.
+
+    onnxruntime adds and scatters in place; a choice between scores and -inf would make three passes over them all.
+    """
+    return (scores + bias(available, scores.shape[1])).scatter(1, exclude, float("-inf"))
 
 
-def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def bias(available: Tensor, columns: int) -> Tensor:
+    """What to add to the scores: float32 (columns,), 0 for items that may be recommended, -inf for all else."""
+    return torch.where(offered(available, columns), 0.0, float("-inf"))
+
+
+def offered(available: Tensor, columns: int) -> Tensor:
+    """``available`` (V + 1,) without padding, which has column 0, and without columns beyond V: bool (columns,)."""
+    return F.pad(available[1:], (1, columns - available.shape[0]))
+
+
+def by_blocks(columns: int, k: int) -> bool:
+    """Whether ``top_k`` of so many scores goes by blocks."""
+    return columns > FEW * k * BLOCK
+
+
+def whole_blocks(table: Tensor) -> Tensor:
+    """A table (R, D) with rows of zeros that fill its last block, so that nobody need pad all scores: (columns, D)."""
+    return F.pad(table, (0, 0, 0, -len(table) % BLOCK))
+
+
+def _inverse_norms(table: Tensor) -> Tensor:
+    """1 / length of each row, 0 for rows that point nowhere: (V + 1, D) -> (V + 1,)."""
+    lengths = table.double().norm(dim=1)  # squares of float32 may leave its range
+    return torch.where(lengths > 0, 1 / lengths, 0.0).clamp(max=torch.finfo(table.dtype).max).to(table.dtype)
+
+
+def top_k(scores: Tensor, k: int, scales: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k best of each row; exact, with ties to the lower index wherever TopK breaks them so, as onnxruntime's does.
 
     A large catalogue is cut into blocks: the k blocks with the highest maxima hold the k best items, and of blocks that tie the
     earlier ones do. Putting the chosen blocks back into their order keeps ties by index.
 
     Args:
-        scores: (B, V + 1).
+        scores: (B, columns).
         k: K, at most V.
+        scales: positive, by which each block's scores are to be multiplied first, (columns / 64,); None for 1. Only where it
+            goes by whole blocks.
 
     Returns:
         int64 (B, K) and (B, K).
     """
-    width = scores.shape[1]
-    if width <= 2 * k * BLOCK:
+    if not by_blocks(scores.shape[1], k):
         values, indices = scores.topk(k, dim=1)
         return indices, values
-    blocks = -(-width // BLOCK)
-    padded = F.pad(scores, (0, blocks * BLOCK - width), value=float("-inf"))
-    grid = padded.view(-1, blocks, BLOCK)  # (B, blocks, 64)
-    best = grid.amax(dim=2).topk(k, dim=1).indices  # (B, K)
+    if scores.shape[1] % BLOCK:
+        scores = F.pad(scores, (0, -scores.shape[1] % BLOCK), value=float("-inf"))
+    grid = scores.view(-1, scores.shape[1] // BLOCK, BLOCK)  # (B, blocks, 64)
+    peaks = grid.amax(dim=2) if scales is None else grid.amax(dim=2) * scales  # (B, blocks)
+    best = peaks.topk(k, dim=1).indices  # (B, K)
     chosen = best.topk(k, dim=1, largest=False).values  # the same blocks, in the catalogue's order
-    kept = grid.gather(1, chosen.unsqueeze(2).expand(-1, -1, BLOCK)).flatten(1)  # (B, K * 64)
+    members = chosen.unsqueeze(2) * BLOCK + torch.arange(BLOCK, device=scores.device)  # (B, K, 64)
+    kept = scores.gather(1, members.flatten(1))  # (B, K * 64)
+    if scales is not None:
+        kept = (kept.view(-1, k, BLOCK) * F.embedding(chosen, scales.unsqueeze(1))).flatten(1)
     values, places = kept.topk(k, dim=1)
-    indices = chosen.gather(1, places // BLOCK) * BLOCK + places % BLOCK
-    return indices, values
+    return members.flatten(1).gather(1, places), values

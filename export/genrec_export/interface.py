@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,12 @@ ROWS = 32  # that are answered at once
 
 
 def graphs_of(serving: Serving, semantics: Semantics) -> dict[str, Graph]:
-    """The graphs, in the order of ``Serving.forward``'s outputs."""
+    """The graphs, in the order of ``Serving.forward``'s outputs; those of items only where it scores by a table."""
     items = semantics.num_items
     length = "length" if semantics.window == "bucketed" else semantics.max_seq_length
     limits = {"length": semantics.max_seq_length}
     with plain_torch():
-        width = serving.encode(example_of(semantics)["item_ids"]).shape[1]
+        width = serving.encode(_example(semantics)["item_ids"]).shape[1]
     item_ids = TensorSpec("item_ids", "int64", ("batch", length), 0, items)
     exclude = TensorSpec("exclude", "int64", ("batch", "excluded"), 0, items)
     available = TensorSpec("available", "bool", (items + 1,))
@@ -35,15 +36,28 @@ def graphs_of(serving: Serving, semantics: Semantics) -> dict[str, Graph]:
     best = TensorSpec("items", "int64", ("batch", serving.k)), TensorSpec("scores", "float32", ("batch", serving.k))
     scores = TensorSpec("scores", "float32", ("batch", "candidates"))
     states = TensorSpec("states", "float32", ("batch", width))
-    return {
+    item = TensorSpec("item", "int64", ("batch",), 1, items)
+    of_users = {
         "recommend": Graph(serving.recommend, (item_ids, exclude, available), best, limits),
         "score": Graph(serving.score, (item_ids, candidates), (scores,), limits),
         "encode": Graph(serving.encode, (item_ids,), (states,), limits),
     }
+    if serving.table is None:
+        return of_users
+    vectors = TensorSpec("vectors", "float32", ("batch", serving.table.shape[1]))
+    return of_users | {
+        "item_vectors": Graph(serving.vectors, (item,), (vectors,), {}),
+        "similar": Graph(serving.similar, (item, available), best, {}),
+    }
 
 
-def example_of(semantics: Semantics) -> dict[str, Tensor]:
-    """Inputs to trace on: every free axis has a size of its own, and at least 2."""
+def example_of(semantics: Semantics, graphs: Mapping[str, Graph]) -> dict[str, Tensor]:
+    """Inputs of the graphs to trace on: every free axis has a size of its own, and at least 2."""
+    used = {spec.name for graph in graphs.values() for spec in graph.inputs}
+    return {name: tensor for name, tensor in _example(semantics).items() if name in used}
+
+
+def _example(semantics: Semantics) -> dict[str, Tensor]:
     random = torch.Generator().manual_seed(0)
 
     def indices(*shape: int) -> Tensor:
@@ -55,6 +69,7 @@ def example_of(semantics: Semantics) -> dict[str, Tensor]:
         "exclude": indices(2, 4),
         "available": torch.ones(semantics.num_items + 1, dtype=torch.bool),
         "candidates": indices(2, 5),
+        "item": indices(2),
     }
 
 
@@ -107,6 +122,7 @@ def _request(semantics: Semantics, histories: Ragged, exclude: Ragged, available
         "exclude": exclude.pad(),
         "available": available,
         "candidates": np.concatenate([ends, item_ids[:, -3:]], axis=1),
+        "item": np.maximum(item_ids.max(axis=1), 1),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,7 @@ from genrec_export.variants import Opset, VariantName, check_options, check_vari
 from genrec_export.writer import check_store, leaving_evidence
 from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import FP32, Defaults, Manifest, Semantics
+from genrec_runtime.options import Options
 
 Window = Literal["auto", "fixed", "bucketed"]
 
@@ -169,13 +170,14 @@ def export_recommender(
             time_unit=None,
         )
         plan = _Plan(serving, catalogue, semantics, tried, numbered, reference, say)
-        graphs, example = graphs_of(serving, semantics), example_of(semantics)
+        graphs = graphs_of(serving, semantics)
+        example = example_of(semantics, graphs)
         draft = Draft(
             module=serving,
             graphs=graphs,
             example=example,
             goldens=goldens_of(serving, semantics, numbered),
-            manifest=_manifest(semantics, name, config or {}, exclude_seen, opset),
+            manifest=_manifest(graphs, semantics, name, config or {}, exclude_seen, opset),
             files=catalogue.files(),
             facts=as_json("facts", facts or {}),
             variants=drafts_of(variants, serving, graphs, example),
@@ -190,7 +192,7 @@ def _prove(plan: _Plan, folder: Path, engine: Engine, report: Report) -> dict[st
     lengths = [longest] if semantics.window == "fixed" else sorted({1, min(2, longest), max(1, longest - 1), longest})
     graphs = graphs_of(plan.serving, semantics)
     for variant in (FP32, *engine.bundle.manifest.variants):
-        running = engine if variant == FP32 else Engine(engine.bundle, "cpu", variant=variant)
+        running = engine if variant == FP32 else Engine(engine.bundle, Options("cpu", variant=variant), trusting=True)
         for name, graph in graphs.items():
             if variant in engine.bundle.manifest.graphs[name]:
                 cases = recommender_cases(name, semantics.num_items, lengths, semantics.padding, plan.numbered)
@@ -202,10 +204,12 @@ def _prove(plan: _Plan, folder: Path, engine: Engine, report: Report) -> dict[st
     return check_variants(report, engine, plan.numbered, plan.say)
 
 
-def _manifest(semantics: Semantics, name: str, config: Mapping[str, Any], exclude_seen: bool, opset: int) -> Manifest:
+def _manifest(
+    graphs: Iterable[str], semantics: Semantics, name: str, config: Mapping[str, Any], exclude_seen: bool, opset: int
+) -> Manifest:
     return Manifest(
         **blank_manifest("recommender", name, config, opset),
-        capabilities=("recommend", "exclude", "available", "candidates", "score", "encode"),
+        capabilities=(*graphs, "exclude", "available", "candidates"),
         semantics=semantics,
         defaults=Defaults(k=min(10, semantics.k_max), exclude_seen=exclude_seen),
     )

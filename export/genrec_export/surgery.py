@@ -15,7 +15,7 @@ from genrec_export.tracing import Graph
 from genrec_runtime.checks import ALIGNMENT
 from genrec_runtime.manifest import FP32, TensorSpec, Weight
 
-MULTIPLYING = ("Conv", "GRU", "Gemm", "LSTM", "MatMul", "MatMulInteger")
+MULTIPLYING = ("Conv", "GRU", "Gemm", "LSTM", "MatMul", "MatMulIntegerToFloat")
 EXTERNAL_FROM = 1024  # bytes; smaller tensors stay inside their graph
 
 
@@ -40,11 +40,12 @@ def move_weights(model: onnx.ModelProto) -> tuple[dict[str, bytes], dict[str, tu
     """Moves every tensor of 1 KiB or more out of a model into blobs, equal tensors once.
 
     The model is changed in place: such an initialiser keeps its name and shape, and says where its bytes lie. What one variant
-    alone needs lies in a blob of its own.
+    alone needs lies in a blob of its own. A table that is only looked up in, and is the beginning of a longer one, is that one.
 
     Returns:
         The content of ``weights.bin``, ``weights.fp16.bin`` and so on, each tensor 64-byte aligned, and where each lies.
     """
+    _merge_tables(model)
     users = _users(model)
     kept: list[TensorProto] = []
     large: list[tuple[TensorProto, str]] = []
@@ -106,7 +107,11 @@ def cut(whole: onnx.ModelProto, name: str, graph: Graph) -> onnx.ModelProto:
     _replace(body.node, nodes)
     _replace(body.initializer, [tensor for tensor in body.initializer if tensor.name in needed])
     _replace(body.input, [value for value in body.input if value.name in {spec.name for spec in graph.inputs}])
+    inner = [value for value in body.output if value.name in needed - wanted]
+    body.value_info.extend(inner)  # onnxruntime writes over an input only where it knows that the output has its shape
     _replace(body.output, outputs)
+    domains = {node.domain for node in nodes} | {""}
+    _replace(model.opset_import, [entry for entry in model.opset_import if entry.domain in domains])
     _rename(model, {f"{name}/{spec.name}": spec.name for spec in graph.outputs})
     _name_axes(model, graph)
     return model
@@ -146,6 +151,31 @@ def operators(models: Sequence[onnx.ModelProto]) -> dict[str, tuple[str, ...]]:
         for node in model.graph.node:
             found.setdefault(node.domain, set()).add(node.op_type)
     return {domain: tuple(sorted(ops)) for domain, ops in sorted(found.items())}
+
+
+def _merge_tables(model: onnx.ModelProto) -> None:
+    """Looks items up in a table that begins with theirs, where there is one: the same rows, and more to fill blocks."""
+    tables = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    for name, tensor in tables.items():
+        readers = [node for node in model.graph.node if name in node.input]
+        longer = next((other for other in tables.values() if _begins(other, tensor)), None)
+        if longer is not None and all(_looks_up(node, name) for node in readers):
+            _rename(model, {name: longer.name})
+            _replace(model.graph.initializer, [kept for kept in model.graph.initializer if kept.name != name])
+
+
+def _looks_up(node: onnx.NodeProto, table: str) -> bool:
+    """Whether a node only takes rows of a table."""
+    axis = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
+    return node.op_type == "Gather" and node.input[0] == table and node.input[1] != table and not any(axis)
+
+
+def _begins(longer: TensorProto, tensor: TensorProto) -> bool:
+    """Whether the rows of a table are the first of another."""
+    kind, other = (tensor.data_type, tensor.dims[1]), (longer.data_type, longer.dims[1])
+    if kind != other or longer.dims[0] <= tensor.dims[0]:
+        return False
+    return np.array_equal(_content(longer)[: tensor.dims[0]], _content(tensor))
 
 
 def _replace(part: Any, values: Sequence[object]) -> None:

@@ -29,6 +29,7 @@ from genrec_runtime.bundle import Bundle
 from genrec_runtime.compare import Difference
 from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import Tolerance
+from genrec_runtime.options import Options
 
 VariantName = Literal["fp16", "int8"]
 Opset = Literal[20, 23]
@@ -60,8 +61,9 @@ def drafts_of(
     variants: Sequence[VariantName], serving: Serving, graphs: Mapping[str, Graph], example: Mapping[str, Tensor]
 ) -> dict[str, VariantDraft]:
     """What to make of a traced ``Serving``, by name."""
+    encoding = {name: graph for name, graph in graphs.items() if graph.inputs[0].name == "item_ids"}
     ways = {
-        "fp16": (functools.partial(add_half, graphs=graphs), tuple(graphs)),
+        "fp16": (functools.partial(add_half, graphs=encoding), tuple(encoding)),
         "int8": (functools.partial(add_quantised, graphs=graphs, serving=serving, example=example), ("recommend",)),
     }
     k = min(K, serving.k)
@@ -87,7 +89,7 @@ def check_variants(report: Report, engine: Engine, histories: Ragged, say: Say) 
     measured: dict[str, Any] = {}
     for name, variant in manifest.variants.items():
         say(f"comparing {name} with fp32")
-        other = Engine(engine.bundle, "cpu", variant=name)
+        other = Engine(engine.bundle, Options("cpu", variant=name), trusting=True)
         judged = _rounding(engine.bundle, name) if name == "fp16" else other
         shared = overlaps(engine, judged, histories, variant.k)
         lost, allowed = 1 - float(shared.mean()), 1 - variant.gate
@@ -113,7 +115,9 @@ def _rounding(bundle: Bundle, variant: str) -> Engine:
     file = bundle.manifest.graphs["recommend"][variant]
     model = rounding(onnx.load_from_string(bundle.bytes(file)))
     content = np.frombuffer(model.SerializeToString(), np.uint8)
-    return Engine(replace(bundle, files={**bundle.files, file: content}), "cpu", variant=variant)
+    return Engine(
+        replace(bundle, files={**bundle.files, file: content}), Options("cpu", variant=variant), trusting=True
+    )
 
 
 def overlaps(engine: Engine, other: Engine, histories: Ragged, k: int) -> NDArray[np.float64]:

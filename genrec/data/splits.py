@@ -77,7 +77,7 @@ class Split:
 
     def test_starts(self) -> Ints:
         """int64 (U,): how many events of each user come before the window of the test."""
-        starts = self.data.events.lengths
+        starts = self.data.events.lengths.copy()
         if self.cutoffs is not None:
             return _counts_before(self.data, self.cutoffs[1])
         starts[self.test.users] = self.test.ends

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from genrec.histories import Ints, Ragged, offsets_of
+from genrec.histories import Ints, Ragged
 
 ROWS = 512  # rows a run at most
 CELLS = 1 << 20  # entries of one padded input a run
@@ -42,20 +42,28 @@ def chunks(rows: Ints, widths: Ints, most: int) -> Iterator[Ints]:
 
 def take(ragged: Ragged, rows: Ints) -> Ragged:
     """The chosen rows, whole."""
+    if len(rows) == len(ragged) and (len(rows) == 1 or np.array_equal(rows, np.arange(len(rows)))):
+        return ragged
     return ragged.slices(rows, np.zeros(len(rows), np.int64), ragged.lengths[rows])
 
 
 def union(*parts: Ragged) -> Ragged:
     """Row by row the distinct values of all parts, ascending.
 
+    Args:
+        parts: item numbers, all of as many rows; the largest number times the rows must fit int64.
+
     >>> union(Ragged.from_rows([[3, 1, 3], []]), Ragged.from_rows([[2], [5]])).values.tolist()
     [1, 2, 3, 5]
     """
-    count = len(parts[0])
-    rows = np.concatenate([np.repeat(np.arange(count), part.lengths) for part in parts])
-    values = np.concatenate([part.values for part in parts])
-    order = np.lexsort((values, rows))
-    rows, values = rows[order], values[order]
-    first = np.ones(len(values), dtype=np.bool_)
-    first[1:] = (rows[1:] != rows[:-1]) | (values[1:] != values[:-1])
-    return Ragged(values[first], offsets_of(np.bincount(rows[first], minlength=count)))
+    span = 1 + max(int(part.values.max(initial=0)) for part in parts)
+    bases = np.arange(len(parts[0]) + 1) * span  # one sort of row * span + value sorts rows and their values
+    keys = [np.repeat(bases[:-1], part.lengths) for part in parts]
+    for part, of_part in zip(parts, keys, strict=True):
+        of_part += part.values
+    joined = keys[0] if len(keys) == 1 else np.concatenate(keys)
+    joined.sort()
+    first = np.ones(len(joined), dtype=np.bool_)
+    np.not_equal(joined[1:], joined[:-1], out=first[1:])
+    distinct = joined[first]
+    return Ragged(distinct % span, np.searchsorted(distinct, bases))

@@ -242,5 +242,9 @@ def _read_npz(blob: bytes) -> dict[str, NDArray[Any]]:
     with zipfile.ZipFile(io.BytesIO(blob)) as archive:
         if sum(member.file_size for member in archive.infolist()) > MAX_GOLDEN_BYTES:
             raise ValueError(f"it would unpack to more than {MAX_GOLDEN_BYTES} bytes")
-    with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    with np.load(io.BytesIO(blob), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if strange:  # numpy hands over the bytes of a member that is none
+        raise ValueError(f"{strange[0]!r} is no array")
+    return arrays

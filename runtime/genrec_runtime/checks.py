@@ -43,6 +43,8 @@ GRAPHS = {  # of a recommender: what this runtime feeds each graph, and reads fr
     "recommend": (("item_ids", "exclude", "available"), ("items", "scores")),
     "score": (("item_ids", "candidates"), ("scores",)),
     "encode": (("item_ids",), ("states",)),
+    "item_vectors": (("item",), ("vectors",)),
+    "similar": (("item", "available"), ("items", "scores")),
 }
 FILE_NAME = re.compile(r"(golden/)?[A-Za-z0-9_-][A-Za-z0-9._-]*[A-Za-z0-9_-]")
 
@@ -197,8 +199,10 @@ def _check_tensor(graph: str, spec: TensorSpec, semantics: Semantics) -> None:
         TensorSpec("candidates", "int64", ("batch", "candidates"), 0, items),
         TensorSpec("available", "bool", (items + 1,)),
         TensorSpec("items", "int64", ("batch", k)),
-        TensorSpec("scores", "float32", ("batch", k if graph == "recommend" else "candidates")),
+        TensorSpec("scores", "float32", ("batch", "candidates" if graph == "score" else k)),
         TensorSpec("states", "float32", ("batch", width)),
+        TensorSpec("item", "int64", ("batch",), 1, items),
+        TensorSpec("vectors", "float32", ("batch", width)),
     )
     if spec not in wanted:
         raise BundleCorrupt(f"/signature/{graph}: {spec.name} does not fit {items} items: {spec}")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from genrec import __version__
+from genrec_runtime.cli_options import BUNDLE, DEVICE, VARIANT, read_file, read_ids, whole_numbers
+from genrec_runtime.cli_stores import COMMANDS
+
+if TYPE_CHECKING:
+    from genrec.histories import Catalogue
 
 
 class _Group(click.Group):
@@ -35,22 +41,18 @@ def _one_line(message: object) -> str:
     return " ".join(str(message).split()) or type(message).__name__
 
 
-_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-_VARIANT = click.option(
-    "--variant", default="fp32", show_default=True, help="A cheaper form that the bundle has: fp16, int8."
-)
-_BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
-_STORE = click.argument("store", type=click.Path(path_type=Path))
-
-
 @click.group(cls=_Group)
 @click.version_option(__version__)
 def main() -> None:
     """Serve exported recommenders with onnxruntime, without PyTorch."""
 
 
+for _command in COMMANDS:
+    main.add_command(_command)
+
+
 @main.command()
-@_BUNDLE
+@BUNDLE
 @click.argument("items", nargs=-1)
 @click.option(
     "--history", "histories", multiple=True, help="One user's item ids, oldest first, comma-separated; repeatable."
@@ -61,8 +63,8 @@ def main() -> None:
 @click.option("-k", "--k", type=int, default=None, help="How many items; the bundle's default if not given.")
 @click.option("--include-seen", is_flag=True, help="Recommend items of the history again.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
-@_VARIANT
-@_DEVICE
+@VARIANT
+@DEVICE
 def recommend(
     bundle: Path,
     items: tuple[str, ...],
@@ -88,15 +90,37 @@ def recommend(
             click.echo(json.dumps({"items": recommended, "scores": scores.tolist(), "status": status}))
             continue
         click.echo(f"after {', '.join(map(str, rows[row])) or 'nothing'}  [{status}]")
-        for place, (item, score) in enumerate(zip(recommended, scores, strict=True), start=1):
-            title = recommender.catalogue.title(int(recommender.catalogue.items.index([item])[0]))
-            click.echo(f"{place:>4}  {score:>9.4f}  {item}" + (f"  {title}" if title != str(item) else ""))
+        _print_list(recommender.catalogue, recommended, scores.tolist())
     if answer.unknown_items:
         click.echo(f"unknown to the bundle and left out: {answer.unknown_items} of the history's ids", err=True)
 
 
 @main.command()
-@_BUNDLE
+@BUNDLE
+@click.argument("items", nargs=-1, required=True)
+@click.option("-k", "--k", type=int, default=None, help="How many items for each; the bundle's default if not given.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object an item.")
+@DEVICE
+def similar(bundle: Path, items: tuple[str, ...], k: int | None, as_json: bool, device: str) -> None:
+    """List the items whose vectors point most nearly the same way as those of ITEMS (raw ids), by cosine.
+
+    Ids that begin with a dash come after two of them: genrec-runtime similar BUNDLE -- -5 3
+    """
+    from genrec_runtime import Recommender
+
+    recommender = Recommender.load(bundle, device=device)
+    given = read_ids(recommender.catalogue.items.kind, items)
+    answer = recommender.similar(given, k=k)
+    for item, found, scores in zip(given, answer.items, answer.scores, strict=True):
+        if as_json:
+            click.echo(json.dumps({"item": item, "items": found, "scores": scores.tolist()}))
+            continue
+        click.echo(f"like {item}")
+        _print_list(recommender.catalogue, found, scores.tolist())
+
+
+@main.command()
+@BUNDLE
 @click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Say what is in BUNDLE: model, signature, files."""
@@ -107,9 +131,9 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 @main.command()
-@_BUNDLE
+@BUNDLE
 @click.option("--expect-digest", default=None, help="sha256:... that the manifest must have.")
-@_DEVICE
+@DEVICE
 def verify(bundle: Path, expect_digest: str | None, device: str) -> None:
     """Hash every file of BUNDLE and replay its golden requests on this machine, in every variant."""
     from genrec_runtime.verify import verify as check
@@ -125,101 +149,90 @@ def verify(bundle: Path, expect_digest: str | None, device: str) -> None:
     click.echo(seen.digest)
 
 
-@main.command("list")
-@_STORE
-def list_versions(store: Path) -> None:
-    """List the versions in STORE, the newest first; * is current, - what rollback goes to."""
-    from genrec_runtime.store import versions
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine has to serve with, what is wrong with it, and what to run; exit 1 if something is."""
+    from genrec_runtime.diagnosis import doctor as look
 
-    for version in versions(store):
-        mark = "*" if version.is_current else "-" if version.is_previous else " "
-        shown = version.damage or f"{version.created}  {version.size:>14,} bytes  {version.model}"
-        click.echo(f"{mark} {version.name}  {shown}")
+    seen = look()
+    click.echo(json.dumps(seen.to_dict(), indent=2) if as_json else str(seen))
+    sys.exit(0 if seen.healthy else 1)
 
 
 @main.command()
-@_STORE
-@click.argument("version")
-@_DEVICE
-def promote(store: Path, version: str, device: str) -> None:
-    """Make VERSION current in STORE, once its hashes and its golden requests agree on this machine."""
-    from genrec_runtime.store import promote as make_current
-
-    seen = make_current(store, version, device=device)
-    click.echo(f"{seen.files} files agree with their hashes, {len(seen.differences)} graphs answer as recorded")
-    click.echo(f"{store / 'current'} is {version}")
-
-
-@main.command()
-@_STORE
-@_DEVICE
-def rollback(store: Path, device: str) -> None:
-    """Make the version current in STORE that was so before."""
-    from genrec_runtime.store import rollback as go_back
-
-    click.echo(f"{store / 'current'} is {go_back(store, device=device)}")
-
-
-@main.command()
-@_STORE
-@click.option("--keep", type=click.IntRange(min=1), required=True, help="How many of the newest versions stay.")
-def prune(store: Path, keep: int) -> None:
-    """Remove old versions from STORE; the current one and the one before it always stay."""
-    from genrec_runtime.store import prune as clear
-
-    removed = clear(store, keep)
-    click.echo(f"removed {', '.join(removed) or 'nothing'}")
-
-
-@main.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@BUNDLE
 @click.option(
-    "--histories", "file", type=click.Path(path_type=Path), required=True, help="JSON lines: a list of ids each."
+    "--batches", default="1,8,32,256", show_default=True, callback=whole_numbers, help="Rows a call, each measured."
 )
-@click.option("-k", "--k", type=int, default=10, show_default=True, help="How many items are compared.")
 @click.option(
-    "--gate", "gates", multiple=True, help="A condition such as 'overlap@10>=0.6'; exit 1 if it fails; repeatable."
+    "--threads", callback=whole_numbers, help="Threads within an operator, each measured; 1 and all by default."
 )
-@click.option("--plot", "picture", type=click.Path(path_type=Path), default=None, help="A picture of the overlaps.")
-@_DEVICE
-def diff(a: Path, b: Path, file: Path, k: int, gates: tuple[str, ...], picture: Path | None, device: str) -> None:
-    """Compare what bundles A and B recommend after the same histories."""
-    from genrec_runtime import Recommender
-    from genrec_runtime.diff import compare_answers, passes, plot
+@click.option("--clients", type=int, default=1, show_default=True, help="Callers at a time, on one recommender.")
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="For each pair of batch and threads.")
+@click.option(
+    "--history-length",
+    type=click.IntRange(1, 1_000_000),
+    help="Items of each drawn history (1 to the longest used, if not given); size of a module's free axes.",
+)
+@click.option(
+    "--histories", "file", type=click.Path(path_type=Path), help="JSON lines: a list of ids each; - for stdin."
+)
+@click.option("-k", "--k", type=int, default=None, help="How many items; the bundle's default if not given.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the drawn histories.")
+@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
+@click.option("--plot", "picture", type=click.Path(path_type=Path), default=None, help="A picture of the table.")
+@VARIANT
+@DEVICE
+def bench(
+    bundle: Path,
+    batches: tuple[int, ...],
+    threads: tuple[int, ...] | None,
+    clients: int,
+    seconds: float,
+    history_length: int | None,
+    file: Path | None,
+    k: int | None,
+    seed: int,
+    as_json: bool,
+    picture: Path | None,
+    variant: str,
+    device: str,
+) -> None:
+    """Measure how fast BUNDLE answers here: p50, p99 and throughput over batch sizes and threads."""
+    from genrec_runtime.bench import Plan, measure
+    from genrec_runtime.benchview import check_picture, plot, table
 
-    one, two = (Recommender.load(path, device=device) for path in (a, b))
-    differences = compare_answers(one, two, _rows(one.catalogue.items.kind, (), (), file), k)
-    for name, value in differences.measures.items():
-        click.echo(f"{name:<16} {value:.4f}" if name.startswith(("overlap", "same")) else f"{name:<16} {value:.0f}")
+    plan = Plan(batches, threads, clients, seconds, k, history_length, seed)
     if picture is not None:
-        plot(differences, picture)
+        check_picture(picture)
+    histories = None if file is None else read_file(file)
+    found = measure(bundle, plan, histories=histories, device=device, variant=variant, watch=_watch)
+    _watch("")
+    click.echo(json.dumps(dataclasses.asdict(found)) if as_json else table(found))
+    if picture is not None:
+        plot(found, picture)
         click.echo(f"wrote {picture}", err=True)
-    failed = [gate for gate in gates if not passes(differences.measures, gate)]
-    if failed:
-        raise ValueError(f"{b} does not pass {', '.join(failed)}")
+
+
+def _watch(said: str) -> None:
+    """Progress on one line of a terminal, rewritten; nothing elsewhere."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{said}", nl=False, err=True)
 
 
 def _rows(kind: str, items: tuple[str, ...], histories: tuple[str, ...], file: Path | None) -> list[list[Any]]:
+    """The histories of ``recommend``, from whichever of its three sources is given."""
     if sum(map(bool, (items, histories, file))) > 1:
         raise click.UsageError("give ITEMS, --history or --file, one of them")
     if file is not None:
-        with click.open_file(str(file), encoding="utf-8") as lines:
-            return [_json_row(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
+        return read_file(file)
     texts = [list(items)] if not histories else [[part for part in h.split(",") if part] for h in histories]
-    return [[_number(text) for text in row] for row in texts] if kind == "int" else [list(row) for row in texts]
+    return [read_ids(kind, row) for row in texts]
 
 
-def _json_row(line: str, number: int) -> list[Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"line {number} is no JSON: {error}") from error
-    if not isinstance(row, list):
-        raise click.UsageError(f"line {number} must be a JSON list of item ids, got {line.strip():.60}")
-    return row
-
-
-def _number(text: str) -> int | str:
-    """A whole number where the text is one; other text stays and is an unknown item."""
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,19}", text) else text
+def _print_list(catalogue: Catalogue, items: Sequence[Any], scores: Sequence[float]) -> None:
+    """One line an item: its place, score, id, and title where it has one."""
+    for place, (item, score) in enumerate(zip(items, scores, strict=True), start=1):
+        title = catalogue.title(int(catalogue.items.index([item])[0]))
+        click.echo(f"{place:>4}  {score:>9.4f}  {item}" + (f"  {title}" if title != str(item) else ""))

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from genrec_runtime.manifest import Tolerance
 
+RANKED = ("recommend", "similar")  # graphs that give items, best first, and their scores
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -100,7 +102,7 @@ def compare_lists(
 def compare_outputs(
     graph: str, found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], tolerance: Tolerance
 ) -> Difference:
-    """Compares what a graph gave: "recommend" by ``compare_lists``, any other output by output.
+    """Compares what a graph gave: lists of items by ``compare_lists``, any other output by output.
 
     Args:
         graph: the graph's name.
@@ -108,7 +110,7 @@ def compare_outputs(
         expected: the reference, by name; each must be in ``found``.
         tolerance: how far scores may differ.
     """
-    if graph == "recommend":
+    if graph in RANKED:
         return compare_lists(found["items"], found["scores"], expected["items"], expected["scores"], tolerance)
     differences = [compare_values(found[name], expected[name], tolerance) for name in expected]
     return max(differences, key=lambda difference: difference.excess)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from genrec_runtime.errors import DeviceUnavailable, GenrecError
+from genrec_runtime.nvidia import Library, ask_driver, count_gpus, cuda_libraries, load_library
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 WARNING, FATAL = 2, 4  # onnxruntime's log levels; it starts with the first
+INSTALLED = re.compile(r"(onnxruntime(?:_(?:gpu|directml|openvino|qnn))?)-(.+)\.dist-info")
+TESTED = (1, 32)  # the newest onnxruntime that genrec's tests ran on
 INSTALL = "pip install 'genrec[gpu]' (CUDA 13) or 'genrec[gpu-cu12]' (CUDA 12.9)"
 
 
@@ -51,6 +52,8 @@ class DeviceReport:
         threads: threads within an operator on the CPU.
         reason: why "auto" took the CPU, empty where it did not.
         onnxruntime: its version.
+        nodes: how many nodes of the graph each provider took; empty where onnxruntime does not tell.
+        heavy_on_cpu: operators of much work that the CPU took although CUDA was started.
     """
 
     asked: str
@@ -58,6 +61,18 @@ class DeviceReport:
     threads: int
     reason: str
     onnxruntime: str
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    heavy_on_cpu: tuple[str, ...] = ()
+
+
+def installed_builds() -> dict[str, str]:
+    """The builds of onnxruntime that pip has installed, with their versions; more than one overwrite each other."""
+    found: dict[str, str] = {}
+    for place in sys.path:  # importlib.metadata says the same, and takes longer to import than the rest of this package
+        with contextlib.suppress(OSError):
+            for match in filter(None, map(INSTALLED.fullmatch, os.listdir(place or "."))):
+                found.setdefault(match[1].replace("_", "-"), match[2])
+    return dict(sorted(found.items()))
 
 
 def import_onnxruntime() -> Any:
@@ -65,12 +80,15 @@ def import_onnxruntime() -> Any:
 
     Raises:
         GenrecError: if it is missing, or two builds overwrote each other.
+
+    Warns:
+        RuntimeWarning: once, if it is newer than those that genrec was tested with.
     """
-    builds = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
+    builds = installed_builds()
     if len(builds) > 1:
         raise GenrecError(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
-            "run: pip uninstall -y onnxruntime onnxruntime-gpu, then install one of genrec[cpu], [gpu], [gpu-cu12]",
+            f"{' and '.join(builds)} are both installed and overwrite each other's files; run: "
+            f"pip uninstall -y {' '.join(builds)}, then install one of genrec[cpu], [gpu], [gpu-cu12]",
             code="two_onnxruntimes",
         )
     try:
@@ -87,7 +105,24 @@ def import_onnxruntime() -> Any:
             "onnxruntime is only half installed; run: pip install --force-reinstall onnxruntime (or onnxruntime-gpu)",
             code="broken_onnxruntime",
         )
+    if untested := beyond_tested(onnxruntime.__version__):
+        warnings.warn(untested, RuntimeWarning, stacklevel=1)  # of this line, so Python shows it once
     return onnxruntime
+
+
+def beyond_tested(version: str) -> str:
+    """What to do about an onnxruntime that is newer than those tested; empty where this one is not.
+
+    >>> beyond_tested("1.24.4")
+    ''
+    """
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers <= TESTED:
+        return ""
+    return (
+        f"onnxruntime {version} is newer than {TESTED[0]}.{TESTED[1]}, the newest that this genrec was tested with; "
+        "check it with: genrec-runtime verify BUNDLE"
+    )
 
 
 def parse_device(device: str) -> tuple[str, int]:
@@ -112,21 +147,10 @@ def cuda_problem(onnxruntime: Any, number: int) -> str:
     count = count_gpus()
     if isinstance(count, str):
         return count
-    return "" if number < count else f"there are {count} GPUs, counted from 0"
-
-
-def count_gpus() -> int | str:
-    """How many GPUs the NVIDIA driver shows to this process, or why there are none."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(name)
-    except OSError:
-        return f"there is no NVIDIA driver ({name} cannot be opened)"
-    count = ctypes.c_int()
-    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    if failed == 100 or (not failed and count.value == 0):
-        return "the NVIDIA driver shows no GPU to this process"
-    return f"the NVIDIA driver fails with error {failed}" if failed else count.value
+    if number >= count:
+        return f"there are {count} GPUs, counted from 0" if count > 1 else "there is one GPU, with number 0"
+    misfit = ask_driver().misfit(getattr(onnxruntime, "cuda_version", ""), number)
+    return f"onnxruntime {onnxruntime.__version__} does not fit: {misfit}" if misfit else ""
 
 
 def preload_cuda(onnxruntime: Any) -> str:
@@ -136,8 +160,15 @@ def preload_cuda(onnxruntime: Any) -> str:
     """
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         onnxruntime.preload_dlls()
-    missing = dict.fromkeys(re.findall(r"Failed to load (\S+?):", printed.getvalue()))
+    missing = dict.fromkeys(re.findall(r"Failed to load (?:\S*/)?(\S+?):", printed.getvalue()))
+    missing |= dict.fromkeys(library.name for library in load_cuda(onnxruntime) if not library.path)
     return f"missing {', '.join(missing)}" if missing else ""
+
+
+def load_cuda(onnxruntime: Any) -> tuple[Library, ...]:
+    """Every CUDA library that this build of onnxruntime wants, loaded where it is to be found."""
+    built = getattr(onnxruntime, "cuda_version", "")
+    return tuple(load_library(name, Path(onnxruntime.__file__).parents[1]) for name in cuda_libraries(built))
 
 
 @contextlib.contextmanager
@@ -163,8 +194,41 @@ def cuda_options(number: int) -> dict[str, str]:
 
 def available_threads() -> int:
     """Threads that this process may really use: its affinity, and a container's CPU quota where there is one."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, _quota(Path("/sys/fs/cgroup"))))
+    return max(1, min(affinity(), cpu_quota() or affinity()))
+
+
+def affinity() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """CPUs that the tightest of this process's control groups allows, rounded up; None where none sets a limit.
+
+    Args:
+        root: where the control groups are mounted.
+        own: the file that says in which of them this process is.
+    """
+    limits = [limit for folder in control_groups("cpu", root, own) if (limit := _limit(folder)) is not None]
+    return min(limits, default=None)
+
+
+def control_groups(controller: str, root: Path, own: Path) -> list[Path]:
+    """The folders that can limit this process, of version 2 and 1: its own groups and all above them; not all need be there.
+
+    Args:
+        controller: "cpu" or "memory".
+        root: where the control groups are mounted.
+        own: the file that says in which of them this process is.
+    """
+    folders = [root, root / controller]
+    with contextlib.suppress(OSError):
+        for line in own.read_text(errors="replace").splitlines():
+            _, controllers, group = (line + "::").split(":")[:3]
+            if controller in controllers.split(",") or not controllers:
+                folder = root / (controller if controllers else "") / group.strip("/")
+                folders += [folder, *folder.parents][: len(Path(group).parts)]
+    return folders
 
 
 def unavailable(device: str, reason: str) -> DeviceUnavailable:
@@ -175,22 +239,12 @@ def unavailable(device: str, reason: str) -> DeviceUnavailable:
     )
 
 
-def _installed(distribution: str) -> bool:
+def _limit(group: Path) -> int | None:
     try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _quota(root: Path) -> int:
-    """CPUs that a control group allows, rounded up; a large number where it sets no limit."""
-    try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text().split()[:2]
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()[:2]
         else:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
-        return -(-int(quota) // int(period)) if quota.isdigit() and int(period) > 0 else 1 << 16
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return -(-int(quota) // int(period)) if quota.isdigit() and int(period) > 0 else None
     except (OSError, ValueError):
-        return 1 << 16
+        return None

@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
+
+def short(value: Any) -> str:
+    """A value as a message shows it: its ``repr`` on one line, at most 60 letters.
+
+    >>> short(["a"]), short("x" * 99)[-6:]
+    ("['a']", 'xxx...')
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a caller's own repr, or an int of too many digits
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 60 else text[:57] + "..."
+
 
 class GenrecError(Exception):
     """Whatever the runtime can raise on purpose; ``code`` is stable between releases.
@@ -20,9 +37,32 @@ class GenrecError(Exception):
 
 
 class InputError(GenrecError, ValueError):
-    """A request that cannot be answered as it stands."""
+    """A request that cannot be answered as it stands.
+
+    Args:
+        message: what was wrong, with the value, and what to do.
+        code: a finer code than the class's own.
+        row: the row at fault, from 0, where one is.
+        field: the argument, input or option at fault.
+        value: what was refused: numbers, texts and None as they are; of anything else its ``short`` text, for errors travel
+            between processes and outlive requests.
+    """
 
     code = "input"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        row: int | None = None,
+        field: str | None = None,
+        value: Any = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.row, self.field = row, field
+        value = value.item() if isinstance(value, np.generic) else value
+        self.value = value if value is None or type(value) in (bool, int, float, str) else short(value)
 
 
 class Unsupported(GenrecError):
@@ -41,6 +81,24 @@ class InferenceError(GenrecError):
     """onnxruntime failed, or gave scores that are no numbers."""
 
     code = "inference"
+
+
+class DeadlineExceeded(GenrecError):
+    """The call's deadline passed before its answer was there."""
+
+    code = "deadline_exceeded"
+
+
+class Closed(GenrecError):
+    """The recommender, module or engine was closed."""
+
+    code = "closed"
+
+
+class ForkedProcessError(GenrecError):
+    """It was loaded before this process was forked; onnxruntime's threads do not live on in a fork."""
+
+    code = "forked_process"
 
 
 class BundleError(GenrecError):

@@ -10,40 +10,22 @@ from numpy.typing import NDArray
 
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
-from genrec_runtime.errors import Unsupported
-from genrec_runtime.golden import require_equal
 from genrec_runtime.manifest import FP32, TensorSpec
+from genrec_runtime.options import Options
 from genrec_runtime.recommender import Recommender
 from genrec_runtime.requests import as_array
+from genrec_runtime.served import Served
 
 GRAPH = "module"
 
 
-class Module:
-    """A loaded bundle of kind ``module``: a TransformerEncoder, a MultiHeadAttention or any other exported module."""
+class Module(Served):
+    """A loaded bundle of kind ``module``: a TransformerEncoder, a MultiHeadAttention or any other exported module.
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        if bundle.manifest.kind != "module":
-            raise Unsupported(
-                f"{bundle.path} is a bundle of kind {bundle.manifest.kind!r}; open it with Recommender.load"
-            )
-        self.manifest = bundle.manifest
-        self.device_report = engine.report
-        self._engine = engine
+    Load one with ``Module.load``; the constructor takes what that has opened.
+    """
 
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        device: str = "auto",
-        threads: int | None = None,
-        variant: str = FP32,
-        expect_digest: str | None = None,
-    ) -> Module:
-        """Opens, verifies and starts a bundle; arguments and errors as ``Recommender.load``."""
-        bundle = Bundle.open(path, variant=variant, expect_digest=expect_digest)
-        return cls(bundle, Engine(bundle, device, threads, variant))
+    kind = "module"
 
     def run(self, **inputs: Any) -> dict[str, NDArray[Any]]:
         """One run.
@@ -63,10 +45,6 @@ class Module:
         arrays = {name: _widened(as_array(value, name), specs.get(name)) for name, value in inputs.items()}
         return self._engine.run(GRAPH, arrays)
 
-    def selftest(self) -> None:
-        """Replays the bundle's golden inputs on this machine; errors as ``Recommender.selftest``."""
-        require_equal(self._engine)
-
 
 def load(
     path: str | os.PathLike[str],
@@ -74,12 +52,15 @@ def load(
     device: str = "auto",
     threads: int | None = None,
     variant: str = FP32,
+    dedicated: bool = False,
+    cuda_graphs: bool = False,
     expect_digest: str | None = None,
 ) -> Recommender | Module:
     """Opens a bundle as what it is; arguments and errors as ``Recommender.load``."""
+    options = Options(device, threads, variant, dedicated, cuda_graphs)
     bundle = Bundle.open(path, variant=variant, expect_digest=expect_digest)
-    engine = Engine(bundle, device, threads, variant)
-    return Module(bundle, engine) if bundle.manifest.kind == "module" else Recommender(bundle, engine)
+    kind = Module if bundle.manifest.kind == "module" else Recommender
+    return kind(bundle, Engine(bundle, options))
 
 
 def _widened(array: NDArray[Any], spec: TensorSpec | None) -> NDArray[Any]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from genrec.histories import Catalogue, Ints, Ragged
+from genrec.histories import Catalogue, Ints, Ragged, RawId
 from genrec_runtime.answers import Floats, Recommendations, Status
-from genrec_runtime.batches import ROWS, chunks, rows_a_run, take, union
+from genrec_runtime.batches import union
 from genrec_runtime.bundle import Bundle
+from genrec_runtime.deadlines import seconds_left
 from genrec_runtime.engine import Engine
 from genrec_runtime.errors import InferenceError, InputError, Unsupported
-from genrec_runtime.golden import require_equal
-from genrec_runtime.manifest import FP32, Semantics
+from genrec_runtime.manifest import Semantics
 from genrec_runtime.requests import (
     Numbered,
     OnUnknown,
@@ -28,57 +26,36 @@ from genrec_runtime.requests import (
     refuse,
     warn_if_foreign,
 )
+from genrec_runtime.search import Bools, List, Search
+from genrec_runtime.served import Served
+from genrec_runtime.streams import batched
 
-List = tuple[Ints, Floats]  # item indices, best first, and their scores
+SHORT = 256  # excluded items: sorting out so few that occur twice takes longer than masking them twice
 
 
-class Recommender:
+class Recommender(Served):
     """A loaded recommender bundle. Calls may come from any thread.
 
     Load one with ``Recommender.load``; the constructor takes what that has opened.
+
+    Attributes:
+        manifest: what the bundle says of itself.
+        semantics: how its inputs are made and its outputs read.
+        catalogue: its items, with titles where it has them.
+        device_report: where it runs.
     """
 
+    kind = "recommender"
+
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        semantics = bundle.manifest.semantics
-        if bundle.manifest.kind != "recommender" or semantics is None:
-            raise Unsupported(f"{bundle.path} is a bundle of kind {bundle.manifest.kind!r}; open it with Module.load")
-        self.manifest = bundle.manifest
-        self.semantics: Semantics = semantics
+        super().__init__(bundle, engine)
+        assert bundle.manifest.semantics is not None
+        self.semantics: Semantics = bundle.manifest.semantics
         self.catalogue: Catalogue = bundle.catalogue()
-        self.device_report = engine.report
-        self._engine = engine
-        self._everything = np.arange(semantics.num_items + 1) > 0
-        self._popularity = np.zeros(semantics.num_items + 1, np.int64)  # an item's place in the cold-start order
-        self._popularity[self.catalogue.cold_start] = np.arange(1, semantics.num_items + 1)
-        self._rows_a_run = rows_a_run(semantics.num_items)
+        self._search = Search(engine, self.catalogue, self.semantics)
+        self._everything = _sealed(np.arange(self.semantics.num_items + 1) > 0)
+        self._available = self._everything
         self._warned = False
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        device: str = "auto",
-        threads: int | None = None,
-        variant: str = FP32,
-        expect_digest: str | None = None,
-    ) -> Recommender:
-        """Opens, verifies and starts a bundle.
-
-        Args:
-            path: the bundle's folder, or a link to it such as ``store/current``.
-            device: "cpu", "cuda", "cuda:N" are strict; "auto" takes a GPU if one starts, and warns if it does not.
-            threads: threads within an operator on the CPU; None takes what the process may use.
-            variant: "fp32", or a cheaper form that the bundle has, such as "fp16" or "int8".
-            expect_digest: "sha256:..." of the manifest, to accept this bundle and no other.
-
-        Raises:
-            BundleError: if the bundle is missing, damaged or of a version not readable here.
-            DeviceUnavailable: if a device asked for by name does not start.
-            Unsupported: if the bundle has no such variant.
-        """
-        bundle = Bundle.open(path, variant=variant, expect_digest=expect_digest)
-        return cls(bundle, Engine(bundle, device, threads, variant))
 
     def recommend(
         self,
@@ -93,6 +70,7 @@ class Recommender:
         available: Sequence[Any] | None = None,
         exclude_seen: bool | None = None,
         on_unknown: OnUnknown | None = None,
+        deadline: float | None = None,
     ) -> Recommendations:
         """The best items for each history. None takes the bundle's default.
 
@@ -104,36 +82,85 @@ class Recommender:
             request_time: per row the time of the request, for models that use it.
             exclude: per row further raw ids not to be recommended.
             candidates: per row the raw ids to choose from, instead of the whole catalogue.
-            available: the raw ids that may be recommended to anyone at all.
+            available: the raw ids that may be recommended to anyone in this call, of those that ``set_available`` allows.
             exclude_seen: leave out what the (whole) history holds.
             on_unknown: "drop" ids that the catalogue lacks, or "error".
+            deadline: an instant of ``time.monotonic()`` after which nobody waits for the answer.
 
         Raises:
             InputError: if a row, an id or an option is not usable; the message names it.
             Unsupported: if the model has no use for an argument.
+            DeadlineExceeded: if the deadline passes first; no further work is begun then.
             InferenceError: if the model fails, or gives scores that are no numbers.
         """
         refuse(self.manifest.capabilities, {"users": users, "timestamps": timestamps, "request_time": request_time})
         if candidates is not None:
             self._need("score")
+        if deadline is not None:
+            seconds_left(deadline)
         defaults = self.manifest.defaults
         k = list_length(defaults.k if k is None else k, self.semantics, limited=candidates is None)
         seen = flag(defaults.exclude_seen if exclude_seen is None else exclude_seen, "exclude_seen")
         numbered = self._histories(histories, on_unknown)
         count = len(numbered.given)
         given = [numbered.known] * seen + ([] if exclude is None else [self._number(exclude, "exclude", count)])
-        excluded = union(*given) if given else Ragged(np.zeros(0, np.int64), np.zeros(count + 1, np.int64))
+        excluded = _joined(given, count)
         allowed = self._allowed(available)
         pools = None if candidates is None else union(self._number(candidates, "candidates", count))
         known = np.flatnonzero(numbered.known.lengths)  # the model sees only these: others it cannot answer
         if pools is None:
-            lists = self._search(numbered.known, known, excluded, allowed, k)
+            lists = self._search.best(numbered.known, known, excluded, allowed, k, deadline)
         else:
-            lists = self._rank(numbered.known, known, pools, excluded, allowed, k)
+            lists = self._search.rank(numbered.known, known, pools, excluded, allowed, k, deadline)
         answers = dict(zip(known.tolist(), lists, strict=True))
         if len(known) < count:
-            answers |= self._popular(np.flatnonzero(numbered.known.lengths == 0), pools, excluded, allowed, k)
+            others = np.flatnonzero(numbered.known.lengths == 0)
+            popular = self._search.popular(others, pools, excluded, allowed, k)
+            answers |= zip(others.tolist(), popular, strict=True)
         return self._answer([answers[row] for row in range(count)], numbered)
+
+    def recommend_iter(
+        self,
+        histories: Iterable[Sequence[Any]],
+        *,
+        k: int | None = None,
+        available: Sequence[Any] | None = None,
+        exclude_seen: bool | None = None,
+        on_unknown: OnUnknown | None = None,
+        batch_size: int = 256,
+        progress: Callable[[int], object] | None = None,
+    ) -> Iterator[Recommendations]:
+        """Answers a stream of histories, of any length, in bounded memory: one batch is held at a time.
+
+        Args:
+            histories: any iterable of rows of raw ids, oldest first.
+            k: as of ``recommend``.
+            available: as of ``recommend``.
+            exclude_seen: as of ``recommend``.
+            on_unknown: as of ``recommend``.
+            batch_size: rows answered at once.
+            progress: called after each batch with how many rows are answered.
+
+        Yields:
+            The answer to each batch, in order. Where the stream fails, what came before is answered first, then its own
+            error is raised.
+
+        Raises:
+            InputError: as ``recommend``; a note on it says where in the stream the batch begins.
+        """
+        done = 0
+        for batch in batched(histories, batch_size):
+            try:
+                answer = self.recommend(
+                    batch, k=k, available=available, exclude_seen=exclude_seen, on_unknown=on_unknown
+                )
+            except InputError as error:
+                error.add_note(f"rows are counted from row {done} of the stream")
+                raise
+            done += len(batch)
+            yield answer
+            if progress is not None:
+                progress(done)
 
     def score(
         self,
@@ -160,9 +187,9 @@ class Recommender:
         numbered = self._histories(histories, on_unknown)
         rows = self._number(candidates, "candidates", len(numbered.given), "error")
         known = np.flatnonzero(numbered.known.lengths)
-        scores = dict(zip(known.tolist(), self._scores(numbered.known, known, rows), strict=True))
+        scores = dict(zip(known.tolist(), self._search.scores(numbered.known, known, rows), strict=True))
         for row in np.flatnonzero(numbered.known.lengths == 0).tolist():
-            scores[row] = (1.0 / self._popularity[rows.row(row)]).astype(np.float32)
+            scores[row] = (1.0 / self._search.places(rows.row(row))).astype(np.float32)
         return [scores[row] for row in range(len(rows))]
 
     def encode(self, histories: Sequence[Sequence[Any]], *, on_unknown: OnUnknown | None = None) -> Floats:
@@ -175,20 +202,85 @@ class Recommender:
         self._need("encode")
         numbered = self._histories(histories, on_unknown)
         known = np.flatnonzero(numbered.known.lengths)
-        width = self.manifest.signature["encode"].outputs[0].axes[1]
-        states = np.zeros((len(numbered.given), int(width)), np.float32)
-        for rows in chunks(known, np.minimum(numbered.known.lengths, self.semantics.max_seq_length), ROWS):
-            states[rows] = self._run("encode", {"item_ids": self._window(numbered.known, rows)})["states"]
+        width = int(self.manifest.signature["encode"].outputs[0].axes[1])
+        states = np.zeros((len(numbered.given), width), np.float32)
+        states[known] = self._search.states(numbered.known, known, width)
         return states
 
-    def selftest(self) -> None:
-        """Replays the bundle's golden requests on this machine and device.
+    def similar(
+        self, items: Sequence[Any], *, k: int | None = None, available: Sequence[Any] | None = None
+    ) -> Recommendations:
+        """The items whose vectors point most nearly the same way as a given item's, itself left out.
+
+        Args:
+            items: raw ids of the catalogue.
+            k: how many for each.
+            available: as of ``recommend``.
+
+        Returns:
+            A row an item, scored by the cosine of the angle, 1 at most.
 
         Raises:
-            BundleCorrupt: if the recorded requests are missing or damaged.
-            InferenceError: if an answer differs from the recorded one by more than the tolerance.
+            InputError: if an id is unknown or an option not usable.
+            Unsupported: if the model has no item vectors.
         """
-        require_equal(self._engine)
+        self._need("similar")
+        numbers = self._item_numbers(items)
+        k = list_length(self.manifest.defaults.k if k is None else k, self.semantics, limited=True)
+        given = Ragged(numbers, np.arange(len(numbers) + 1))
+        lists = self._search.similar(numbers, self._allowed(available), k)
+        return self._answer(lists, Numbered(given, given.lengths))
+
+    def item_vectors(self, items: Sequence[Any] | None = None) -> Floats:
+        """The model's vectors of items, float32 (n, D).
+
+        Args:
+            items: raw ids of the catalogue; None takes all, in the order of their numbers.
+
+        Raises:
+            InputError: if an id is unknown.
+            Unsupported: if the model has no item vectors.
+        """
+        self._need("item_vectors")
+        everything = np.arange(1, self.semantics.num_items + 1)
+        return self._search.vectors(everything if items is None else self._item_numbers(items))
+
+    @property
+    def available(self) -> list[RawId] | None:
+        """The raw ids that ``set_available`` allows; None where it allows all."""
+        allowed = self._available
+        return None if allowed is self._everything else self.catalogue.items.raw(np.flatnonzero(allowed))
+
+    def set_available(self, items: Sequence[Any] | None) -> None:
+        """From now on only these items may be recommended; calls under way keep what they began with.
+
+        Args:
+            items: raw ids, those that the catalogue lacks left out; None allows all again.
+
+        Raises:
+            InputError: if it is no flat list of ids.
+        """
+        self._available = self._everything if items is None else self._mask(items)
+
+    def warmup(self, rows: int = 1) -> None:
+        """Opens every graph and runs it, on a GPU in every shape that up to ``rows`` rows may take: later calls wait for nothing.
+
+        Raises:
+            ValueError: if ``rows`` is below 1.
+        """
+        if rows < 1:
+            raise ValueError(f"rows ({rows}) must be at least 1")
+        self._search.warmup(rows, self._available)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        limited = self._available is not self._everything
+        return *super().__reduce__(), {"available": np.flatnonzero(self._available) if limited else None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["available"] is not None:
+            mask = np.zeros_like(self._everything)
+            mask[state["available"]] = True
+            self._available = _sealed(mask)
 
     def _need(self, graph: str) -> None:
         if graph not in self.manifest.graphs:
@@ -201,81 +293,36 @@ class Recommender:
             self._warned = warn_if_foreign(self.catalogue.items, numbered, stacklevel=3)
         empty = np.flatnonzero(numbered.known.lengths == 0)
         if len(empty) and self.manifest.defaults.empty_history == "error":
-            raise InputError(f"histories[{empty[0]}] holds no item of the catalogue", code="empty_history")
+            row = int(empty[0])
+            message = f"histories[{row}] holds no item of the catalogue"
+            raise InputError(message, code="empty_history", row=row, field="histories")
         return numbered
 
     def _number(self, rows: Any, field: str, count: int, on_unknown: OnUnknown = "drop") -> Ragged:
         numbered = number_rows(self.catalogue.items, rows, field, on_unknown)
         if len(numbered.given) != count:
-            raise InputError(f"{field} has {len(numbered.given)} rows for {count} histories", code="row_count")
+            message = f"{field} has {len(numbered.given)} rows for {count} histories"
+            raise InputError(message, code="row_count", field=field, value=len(numbered.given))
         return numbered.known
 
-    def _allowed(self, available: Any) -> NDArray[np.bool_]:
-        if available is None:
-            return self._everything
-        allowed = np.zeros_like(self._everything)
-        allowed[number_list(self.catalogue.items, available, "available")] = True
-        return allowed
+    def _item_numbers(self, items: Any) -> Ints:
+        return number_list(self.catalogue.items, items, "items", "error")
 
-    def _search(
-        self, histories: Ragged, rows: Ints, excluded: Ragged, allowed: NDArray[np.bool_], k: int
-    ) -> list[List]:
-        """For each of ``rows`` the best items of the whole catalogue, from the graph that ends in top-k."""
-        lists: list[List] = []
-        for part in chunks(rows, excluded.lengths, self._rows_a_run):
-            inputs = {"item_ids": self._window(histories, part), "exclude": take(excluded, part).pad()}
-            outputs = self._run("recommend", {**inputs, "available": allowed})
-            items, scores = outputs["items"][:, :k].copy(), outputs["scores"][:, :k].copy()
-            real = np.sum(scores > -np.inf, axis=1).tolist()  # what is masked stands last
-            lists += [(items[i, :n], scores[i, :n]) for i, n in enumerate(real)]
-        return lists
+    def _allowed(self, available: Any) -> Bools:
+        return self._available if available is None else self._available & self._mask(available)
 
-    def _rank(
-        self, histories: Ragged, rows: Ints, pools: Ragged, excluded: Ragged, allowed: NDArray[np.bool_], k: int
-    ) -> list[List]:
-        """For each of ``rows`` the best of its pool: higher score first, then the lower index."""
-        lists: list[List] = []
-        for row, scores in zip(rows.tolist(), self._scores(histories, rows, pools), strict=True):
-            items = pools.row(row)
-            keep = allowed[items] & ~np.isin(items, excluded.row(row)) & (scores > -np.inf)
-            items, scores = items[keep], scores[keep]
-            order = np.argsort(-scores, kind="stable")[:k]
-            lists.append((items[order], scores[order]))
-        return lists
-
-    def _popular(
-        self, rows: Ints, pools: Ragged | None, excluded: Ragged, allowed: NDArray[np.bool_], k: int
-    ) -> dict[int, List]:
-        """For each of ``rows`` the first of the cold-start order that may be recommended, scored 1 / place."""
-        lists: dict[int, List] = {}
-        everything = self.catalogue.cold_start[allowed[self.catalogue.cold_start]]
-        for row in rows.tolist():
-            order, without = everything, excluded.row(row)
-            if pools is not None:
-                pool = pools.row(row)
-                order = pool[allowed[pool]][np.argsort(self._popularity[pool[allowed[pool]]])]
-            order = order[: k + len(without)]
-            items = order[~np.isin(order, without)][:k]
-            lists[row] = items, (1.0 / np.arange(1, len(items) + 1)).astype(np.float32)
-        return lists
-
-    def _scores(self, histories: Ragged, rows: Ints, candidates: Ragged) -> list[Floats]:
-        """For each of ``rows`` the model's scores of its candidates."""
-        scores: list[Floats] = []
-        for part in chunks(rows, candidates.lengths, self._rows_a_run):
-            inputs = {"item_ids": self._window(histories, part), "candidates": take(candidates, part).pad(side="right")}
-            found = self._run("score", inputs)["scores"]
-            scores += [found[i, :n].copy() for i, n in enumerate(candidates.lengths[part].tolist())]
-        return scores
+    def _mask(self, items: Any) -> Bools:
+        mask = np.zeros_like(self._everything)
+        mask[number_list(self.catalogue.items, items, "available")] = True
+        return _sealed(mask)
 
     def _answer(self, lists: list[List], numbered: Numbered) -> Recommendations:
         """Item indices as raw ids."""
-        indices = Ragged.from_rows([items for items, _ in lists])
         try:
-            raw = self.catalogue.items.raw(indices.values)
+            raw = self.catalogue.items.raw(np.concatenate([np.zeros(0, np.int64), *(items for items, _ in lists)]))
         except IndexError as error:
             raise InferenceError(f"the model gave items that do not exist: {error}", code="no_such_item") from error
-        bounds = indices.offsets.tolist()
+        bounds = itertools.accumulate((len(items) for items, _ in lists), initial=0)
         items = [raw[start:end] for start, end in itertools.pairwise(bounds)]
         pairs = zip(numbered.known.lengths.tolist(), numbered.given.tolist(), strict=True)
         status: list[Status] = [
@@ -283,17 +330,15 @@ class Recommender:
         ]
         return Recommendations(items, [scores for _, scores in lists], status, numbered.unknown)
 
-    def _run(self, graph: str, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        outputs = self._engine.run(graph, inputs)
-        for name, values in outputs.items():
-            if values.dtype.kind == "f" and bool(np.any(np.isnan(values) | (values == np.inf))):
-                raise InferenceError(f"graph {graph!r} gave {name} that are no numbers", code="non_finite_scores")
-        return outputs
 
-    def _window(self, histories: Ragged, rows: Ints) -> Ints:
-        """The newest items of the chosen rows, padded as the model was trained: (B, L)."""
-        taken = take(histories, rows)
-        limit = self.semantics.max_seq_length
-        longest = max(1, int(taken.lengths.max(initial=0)))
-        length = limit if self.semantics.window == "fixed" else min(limit, longest)
-        return taken.pad(length, self.semantics.padding)
+def _joined(parts: list[Ragged], rows: int) -> Ragged:
+    """What all parts hold, row by row; an item may occur twice, but no row is much longer than it need be."""
+    if not parts:
+        return Ragged(np.zeros(0, np.int64), np.zeros(rows + 1, np.int64))
+    return parts[0] if len(parts) == 1 and parts[0].lengths.max(initial=0) <= SHORT else union(*parts)
+
+
+def _sealed(mask: Bools) -> Bools:
+    """A mask that nobody can change, so that a device may keep its copy."""
+    mask.setflags(write=False)
+    return mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,14 +22,13 @@ def check_inputs(signature: Signature, inputs: Mapping[str, NDArray[Any]]) -> No
     """
     names = [spec.name for spec in signature.inputs]
     if set(inputs) != set(names):
-        raise InputError(
-            f"the inputs must be {', '.join(names)}; got {', '.join(inputs) or 'none'}", code="input_names"
-        )
+        raise _misnamed(names, list(inputs))
     sizes: dict[str | int, int] = {}
     for spec in signature.inputs:
         array = inputs[spec.name]
         if array.dtype != np.dtype(spec.dtype):
-            raise InputError(f"{spec.name} must be {spec.dtype}, not {array.dtype}", code="input_dtype")
+            message = f"{spec.name} must be {spec.dtype}, not {array.dtype}"
+            raise InputError(message, code="input_dtype", field=spec.name, value=str(array.dtype))
         _check_shape(spec, array, sizes, signature.limits)
         _check_values(spec, array)
 
@@ -65,38 +65,61 @@ def _fits(axes: tuple[str | int, ...], shape: list[Any]) -> bool:
     )
 
 
+def _misnamed(names: list[str], given: list[str]) -> InputError:
+    message = f"the inputs must be {', '.join(names)}; got {', '.join(given) or 'none'}"
+    wrong = [name for name in given if name not in names]
+    missing = [name for name in names if name not in given]
+    close = difflib.get_close_matches(wrong[0], missing, 1) if wrong else []
+    if close:
+        message += f"; is {wrong[0]} meant to be {close[0]}?"
+    return InputError(message, code="input_names", field=(wrong or missing)[0])
+
+
 def _check_shape(spec: TensorSpec, array: NDArray[Any], sizes: dict[str | int, int], limits: Mapping[str, int]) -> None:
     if array.ndim != len(spec.axes):
-        wanted = ", ".join(map(str, spec.axes))
-        raise InputError(f"{spec.name} must have the axes ({wanted}), got shape {array.shape}", code="input_shape")
+        raise _misshapen(spec, array, f"must have the axes ({', '.join(map(str, spec.axes))})")
     for axis, size in zip(spec.axes, array.shape, strict=True):
         expected = sizes.setdefault(axis, axis if isinstance(axis, int) else size)
         if size != expected:
-            raise InputError(
-                f"{spec.name} has {size} along {axis!r} where {expected} is needed (shape {array.shape})",
-                code="input_shape",
-            )
+            raise _misshapen(spec, array, f"has {size} along {axis!r} where {expected} is needed")
         if size > limits.get(str(axis), size):
-            raise InputError(
-                f"{spec.name} has {size} along {axis!r}, at most {limits[str(axis)]} are served", code="input_shape"
-            )
+            raise _misshapen(spec, array, f"has {size} along {axis!r}, at most {limits[str(axis)]} are served")
+
+
+def _misshapen(spec: TensorSpec, array: NDArray[Any], fault: str) -> InputError:
+    message = f"{spec.name} {fault}, got shape {array.shape}"
+    return InputError(message, code="input_shape", field=spec.name, value=array.shape)
 
 
 def _check_values(spec: TensorSpec, array: NDArray[Any]) -> None:
     if not array.size:
         return
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise InputError(f"{spec.name} holds {array[place]} at {place}", code="input_values")
+        place, row = _first(spec, ~np.isfinite(array))
+        message = f"{spec.name} holds {array[place]} at {place}; it must be finite"
+        raise InputError(message, code="input_values", row=row, field=spec.name, value=array[place])
     if spec.low is None and spec.high is None:
+        return
+    is_index = spec.low == 0 and spec.high is not None and array.dtype == np.int64
+    if is_index and array.view(np.uint64).max() <= spec.high:  # one pass instead of two: what is negative looks large
         return
     low, high = array.min(), array.max()
     if (spec.low is not None and low < spec.low) or (spec.high is not None and high > spec.high):
         outside = (array < (low if spec.low is None else spec.low)) | (
             array > (high if spec.high is None else spec.high)
         )
-        place = tuple(int(i) for i in np.argwhere(outside)[0])
-        raise InputError(
-            f"{spec.name} holds {array[place]} at {place}, allowed are {spec.low} to {spec.high}",
-            code="id_out_of_range",
-        )
+        place, row = _first(spec, outside)
+        message = f"{spec.name} holds {array[place]} at {place}, allowed are {_allowed(spec)}"
+        raise InputError(message, code="id_out_of_range", row=row, field=spec.name, value=array[place])
+
+
+def _allowed(spec: TensorSpec) -> str:
+    if spec.low is None or spec.high is None:
+        return f"{spec.low} and above" if spec.high is None else f"{spec.high} and below"
+    return f"{spec.low} to {spec.high}"
+
+
+def _first(spec: TensorSpec, wrong: NDArray[np.bool_]) -> tuple[tuple[int, ...], int | None]:
+    """The place of the first wrong entry, and its row where the input has rows."""
+    place = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return place, place[0] if spec.axes[:1] == ("batch",) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -72,7 +73,7 @@ def decode(kind: Any, value: Any, pointer: str) -> Any:
 
 def _decode_dataclass(kind: Any, value: Any, pointer: str) -> Any:
     entries = _expect(dict, value, pointer)
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     known = {}
     for member in dataclasses.fields(kind):
         if member.name in entries:
@@ -80,6 +81,9 @@ def _decode_dataclass(kind: Any, value: Any, pointer: str) -> Any:
         elif member.default is dataclasses.MISSING and member.default_factory is dataclasses.MISSING:
             raise BundleCorrupt(f"{pointer}/{member.name} is missing")
     return kind(**known)
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _expect(kind: type, value: Any, pointer: str) -> Any:

@@ -9,8 +9,8 @@ from genrec_runtime.bundle import Bundle
 from genrec_runtime.compare import Difference
 from genrec_runtime.device import DeviceReport
 from genrec_runtime.engine import Engine
-from genrec_runtime.golden import require_equal
 from genrec_runtime.manifest import FP32
+from genrec_runtime.options import Options
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def verify(path: str | os.PathLike[str], *, device: str = "cpu", expect_digest: 
         DeviceUnavailable: if the device does not start.
     """
     bundle = Bundle.open(path, expect_digest=expect_digest)
-    engine = Engine(bundle, device)
-    differences = require_equal(engine)
+    engine = Engine(bundle, Options(device))
+    differences = engine.replay()
     for variant in bundle.manifest.variants:
-        differences |= require_equal(Engine(bundle, device, variant=variant))
+        differences |= Engine(bundle, Options(device, variant=variant)).replay()
     if bundle.manifest.kind == "recommender":
         bundle.catalogue()
     size = sum(entry.size for entry in bundle.manifest.files.values())

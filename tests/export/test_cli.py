@@ -198,7 +198,8 @@ def test_a_variant_a_picture_and_a_repository_come_with_the_bundle(run: Path, tm
     assert f"wrote {picture}" in done.stderr
     assert f"wrote {repository}, a model repository for Triton" in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in repository.iterdir()) == ["sasrec_encode", "sasrec_recommend", "sasrec_score"]
+    graphs = ("encode", "item_vectors", "recommend", "score", "similar")
+    assert sorted(path.name for path in repository.iterdir()) == [f"sasrec_{graph}" for graph in graphs]
     served = Recommender.load(store / "current", device="cpu", variant="int8")
     assert served.manifest.opset == 23
     assert served.recommend([[]]).status == ["cold_start"]

@@ -22,6 +22,7 @@ from genrec_models import SASRec, TorchRecommender
 from genrec_runtime import Recommender
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
+from genrec_runtime.options import Options
 from grid import BATCHES, assert_same, padded_ids
 from recent import large
 from tiny import ITEMS, MAX_SEQ_LENGTH, make_histories
@@ -240,7 +241,7 @@ def test_scores_and_states_are_those_of_torch(subject: Subject, bundle: Path) ->
 
 
 def test_states_of_tensors_are_those_of_torch_beside_dead_rows(subject: Subject, bundle: Path) -> None:
-    engine = Engine(Bundle.open(bundle), "cpu", threads=1)
+    engine = Engine(Bundle.open(bundle), Options("cpu", 1))
     number = np.array([0, *(1 + subject.items.index(item) for item in sorted(subject.items))])  # ours to the model's
     kinds = ("full", f"ragged {subject.padding}", "one dead row", "all dead")
     for case, ids, real in padded_ids(len(subject.items), subject.longest):

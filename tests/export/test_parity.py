@@ -194,6 +194,8 @@ def test_the_exports_own_report_is_in_the_bundle(tiny: Tiny) -> None:
         ("graph", "recommend"),
         ("graph", "score"),
         ("graph", "encode"),
+        ("graph", "item_vectors"),
+        ("graph", "similar"),
         ("product", "recommend"),
     }
     card = (tiny.path / "README.md").read_text()

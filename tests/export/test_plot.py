@@ -193,11 +193,14 @@ def test_an_export_can_be_drawn(tiny: Tiny, tmp_path: Path) -> None:
     assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
     assert pyplot.get_fignums() == []
     figure = report_figure(report)
-    assert [axes.get_title().partition(":")[0] for axes in maps(figure)] == ["recommend", "score", "encode"]
-    for axes in maps(figure):
+    graphs = ["recommend", "score", "encode", "item_vectors", "similar"]
+    assert [axes.get_title().partition(":")[0] for axes in maps(figure)] == graphs
+    for axes in maps(figure)[:3]:
         assert labels(axes) == (["1", "2", "5", "32"], ["1", "2", "5", "6"])
+    for axes in maps(figure)[3:]:  # an item has no length
+        assert labels(axes) == (["1", "2", "5", "32"], [""])
     assert f"equal in {len(report.cells)} of {len(report.cells)} comparisons" in all_text(figure)
-    assert list(report.sampled()) == ["recommend", "score", "encode", "product"]
+    assert list(report.sampled()) == [*graphs, "product"]
     assert 1000 < sum(map(len, report.sampled().values())) <= PAIRS
 
 

@@ -92,7 +92,9 @@ def check_killed(
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["the first version", "promoted over another"])
-def test_110_a_process_killed_at_any_step_leaves_what_was_there(tiny: Tiny, tmp_path: Path, is_first: bool) -> None:
+def test_fault_110_a_process_killed_at_any_step_leaves_what_was_there(
+    tiny: Tiny, tmp_path: Path, is_first: bool
+) -> None:
     if not is_first:
         two_versions(tiny, tmp_path / "before")
     killed = program("kill", tiny.path, tmp_path)
@@ -104,7 +106,7 @@ def test_110_a_process_killed_at_any_step_leaves_what_was_there(tiny: Tiny, tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-def test_110_a_whole_export_killed_at_any_step_leaves_what_was_there(tmp_path: Path) -> None:
+def test_fault_110_a_whole_export_killed_at_any_step_leaves_what_was_there(tmp_path: Path) -> None:
     export_recent(tmp_path / "before", k_max=9)
     export_recent(tmp_path / "before", k_max=10, promote=True)
     new = export_recent(tmp_path / "whole").version
@@ -113,7 +115,7 @@ def test_110_a_whole_export_killed_at_any_step_leaves_what_was_there(tmp_path: P
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["the first version", "beside others"])
-def test_111_of_four_exporters_of_one_version_one_publishes_and_three_say_so(
+def test_fault_111_of_four_exporters_of_one_version_one_publishes_and_three_say_so(
     tiny: Tiny, tmp_path: Path, is_first: bool
 ) -> None:
     for number in range(4):
@@ -128,7 +130,9 @@ def test_111_of_four_exporters_of_one_version_one_publishes_and_three_say_so(
         assert look(store) == (current or new)
 
 
-def test_111_of_two_versions_published_at_once_in_an_empty_store_one_is_current(tiny: Tiny, tmp_path: Path) -> None:
+def test_fault_111_of_two_versions_published_at_once_in_an_empty_store_one_is_current(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     results = program("race", tiny.path, tmp_path / "store", "symlink current", "one", "two")
     assert [is_new for _, is_new in results] == [True, True]
     versions = {version for version, _ in results}
@@ -170,7 +174,7 @@ def test_a_refused_exporter_leaves_a_store_that_another_uses(tmp_path: Path) -> 
     assert not store.exists()
 
 
-def test_109_a_disk_full_at_any_step_is_one_line_and_leaves_whole_versions(tiny: Tiny, tmp_path: Path) -> None:
+def test_fault_109_a_disk_full_at_any_step_is_one_line_and_leaves_whole_versions(tiny: Tiny, tmp_path: Path) -> None:
     old = two_versions(tiny, tmp_path / "before")
     steps: list[str] = []
     store = copy_store(tmp_path, "counted")
@@ -195,7 +199,7 @@ def full() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_109_evidence_that_does_not_fit_the_disk_is_not_left_by_half(
+def test_fault_109_evidence_that_does_not_fit_the_disk_is_not_left_by_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, *arguments: Any, **options: Any) -> None:
@@ -223,7 +227,7 @@ def line_of(said: str) -> str:
     return lines[0]
 
 
-def test_109_the_command_says_that_the_disk_refuses_in_one_line(tiny: Tiny, tmp_path: Path) -> None:
+def test_fault_109_the_command_says_that_the_disk_refuses_in_one_line(tiny: Tiny, tmp_path: Path) -> None:
     """The system refuses files above 32 KiB; the weights have 64."""
     store = tmp_path / "store"
     old, before = two_versions(tiny, store), names(store)
@@ -238,7 +242,7 @@ def test_109_the_command_says_that_the_disk_refuses_in_one_line(tiny: Tiny, tmp_
 
 
 @pytest.mark.parametrize("name", ["store", "new"])
-def test_112_the_command_says_that_a_store_may_not_be_written_in_one_line(tiny: Tiny, name: str) -> None:
+def test_fault_112_the_command_says_that_a_store_may_not_be_written_in_one_line(tiny: Tiny, name: str) -> None:
     with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
         folder = Path(place)
         store = folder / name

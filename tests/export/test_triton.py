@@ -35,7 +35,7 @@ from recent import Blend
 from tiny import ITEMS, Tiny
 
 PAGE = (Path(__file__).parents[2] / "docs" / "triton.md").read_text(encoding="utf-8")
-GRAPHS = ("recommend", "score", "encode")
+GRAPHS = ("recommend", "score", "encode", "item_vectors", "similar")
 TYPES = {"int64": "TYPE_INT64", "float32": "TYPE_FP32", "bool": "TYPE_BOOL"}
 GRAPH = "1/model.onnx/model.onnx"
 
@@ -117,6 +117,19 @@ def test_the_axes_of_recommend_are_free_but_for_the_catalogue_and_the_list(
         "available": [rows],
         "items": [-1, 20],
         "scores": [-1, 20],
+    }
+
+
+def test_of_an_item_the_batch_is_the_only_axis(repository: Path, schema: ModuleType) -> None:
+    dims = {}
+    for graph in ("item_vectors", "similar"):
+        text = (repository / f"sasrec_{graph}" / "config.pbtxt").read_text(encoding="utf-8")
+        config = text_format.Parse(text, schema.ModelConfig())
+        assert config.max_batch_size == 0  # above it Triton would put the batch before each of these, available too
+        dims[graph] = {tensor.name: list(tensor.dims) for tensor in (*config.input, *config.output)}
+    assert dims == {
+        "item_vectors": {"item": [-1], "vectors": [-1, 12]},
+        "similar": {"item": [-1], "available": [len(ITEMS) + 1], "items": [-1, 20], "scores": [-1, 20]},
     }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from genrec.histories import Catalogue, ItemIds, Ragged
 from genrec_export import Exported, ExportError, export_recommender
 from genrec_export.assemble import TOLERANCE
-from genrec_export.graphs import mask, top_k
+from genrec_export.graphs import BLOCK, mask, top_k
 from genrec_export.half import add_half, rounding
 from genrec_export.quantised import QuantisedSearch
 from genrec_export.report import Report
@@ -27,10 +27,11 @@ from genrec_runtime import BundleCorrupt, Recommender, Unsupported, verify
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import TensorSpec
+from genrec_runtime.options import Options
 from recent import Recent, export_recent, newest_left, reference_of
 
-ITEMS = 3000  # above 2 * k * 64, so that the search goes by blocks
-K = 20
+ITEMS = 22_000  # so many that both searches go by blocks, and the last block is not full
+K = 10
 
 
 class Sure(nn.Module):
@@ -99,6 +100,8 @@ def test_the_manifest_and_the_card_say_what_variants_need_and_reach(exported: Ex
         "recommend": {"fp32": "recommend.onnx", "fp16": "recommend.fp16.onnx", "int8": "recommend.int8.onnx"},
         "score": {"fp32": "score.onnx", "fp16": "score.fp16.onnx"},
         "encode": {"fp32": "encode.onnx", "fp16": "encode.fp16.onnx"},
+        "item_vectors": {"fp32": "item_vectors.onnx"},
+        "similar": {"fp32": "similar.onnx"},
     }
     assert {name: (variant.gate, variant.k) for name, variant in manifest.variants.items()} == {
         "fp16": (0.999, 10),
@@ -118,16 +121,19 @@ def test_the_manifest_and_the_card_say_what_variants_need_and_reach(exported: Ex
 
 def test_variants_share_the_float_table(exported: Exported) -> None:
     sizes = {name: entry.size for name, entry in exported.manifest.files.items()}
-    table = (ITEMS + 1) * 16 * 4
+    rows = -(-(ITEMS + 1) // BLOCK) * BLOCK  # whole blocks
+    table = rows * 16 * 4
     assert sizes["weights.fp16.bin"] < table / 10  # the encoder only
     assert table / 4 < sizes["weights.int8.bin"] < table / 4 * 1.3  # a byte a number, and a scale an item
-    assert sum(weight.shape == (ITEMS + 1, 16) for found in exported.manifest.weights.values() for weight in found) == 1
+    shapes = [weight.shape for found in exported.manifest.weights.values() for weight in found]
+    assert (shapes.count((rows, 16)), shapes.count((ITEMS + 1, 16)), shapes.count((16, rows))) == (1, 0, 1)
 
 
 def test_who_serves_one_variant_needs_no_file_of_another(exported: Exported, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(exported.path, tmp_path / "bundle"))
     assert set(verify(folder).differences) == {
-        *("recommend", "score", "encode", "recommend.fp16", "score.fp16", "encode.fp16", "recommend.int8")
+        *exported.manifest.graphs,
+        *("recommend.fp16", "score.fp16", "encode.fp16", "recommend.int8"),
     }
     (folder / "weights.int8.bin").unlink()
     assert "weights.int8.bin" not in Bundle.open(folder, variant="fp16").files
@@ -191,14 +197,16 @@ def search(table: Tensor, k: int) -> tuple[QuantisedSearch, Callable[..., tuple[
     )
 
 
-def test_the_quantised_search_is_exact_where_items_lie_apart() -> None:
+@pytest.mark.parametrize(("rows", "k"), [(5001, 20), (18_001, 2)], ids=["plain", "blocks"])
+def test_the_quantised_search_is_exact_where_items_lie_apart(rows: int, k: int) -> None:
     torch.manual_seed(0)
-    table = torch.randn(5001, 24)
+    table = torch.randn(rows, 24) * torch.linspace(0.1, 1, rows).unsqueeze(1)  # the factors differ from block to block
     table[17] = 0
-    rough, exact = search(table, 20)
+    rough, exact = search(table, k)
+    assert rough.blocked == (rows == 18_001)
     states = torch.randn(7, 24)
     states[3] = 0
-    inputs = states, torch.randint(0, 5001, (7, 4)), torch.rand(5001) > 0.1
+    inputs = states, torch.randint(0, rows, (7, 4)), torch.rand(rows) > 0.1
     found, expected = rough(*inputs), exact(*inputs)
     kept = [0, 1, 2, 4, 5, 6]  # in row 3 all scores tie, and torch breaks ties as it likes
     assert torch.equal(found[0][kept], expected[0][kept])
@@ -313,16 +321,16 @@ def test_casts_and_constants_of_an_encoder_are_halved() -> None:
 
 def test_a_variant_that_misses_items_fails_its_gate(exported: Exported, histories: list[list[int]]) -> None:
     bundle = Bundle.open(exported.path)
-    engine = Engine(bundle, "cpu", 1)
+    engine = Engine(bundle, Options("cpu", 1))
     numbered = Ragged.from_rows(histories)
 
     class Shifted(Engine):
-        def run(self, graph: str, inputs: Any) -> Any:
-            outputs = super().run(graph, inputs)
+        def run(self, graph: str, inputs: Any, deadline: float | None = None) -> Any:
+            outputs = super().run(graph, inputs, deadline)
             outputs["items"][:, 9] = 0  # one of ten is another
             return outputs
 
-    assert overlaps(engine, Shifted(bundle, "cpu", 1), numbered, 10) == pytest.approx(np.full(64, 0.9))
+    assert overlaps(engine, Shifted(bundle, Options("cpu", 1)), numbered, 10) == pytest.approx(np.full(64, 0.9))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("genrec_export.variants.Engine", Shifted)
         report = Report(TOLERANCE)

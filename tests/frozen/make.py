@@ -150,6 +150,8 @@ def calls_on(short: list[RawId], full: list[RawId], long: list[RawId]) -> Calls:
         ("recommend", {"histories": [full], "k": 2, "candidates": [full[:1] + others], "exclude_seen": False}),
         ("score", {"histories": [long, []], "candidates": [full, short]}),
         ("encode", {"histories": [short, full, long]}),
+        ("similar", {"items": full[:2], "k": 3}),
+        ("item_vectors", {"items": some}),
     ]
     return [{"method": method, "arguments": arguments} for method, arguments in calls]
 
@@ -158,8 +160,8 @@ def is_sure(served: Recommender, calls: Calls) -> bool:
     """Whether every place of every list lies far from the next, and the last from the one that is not shown."""
     tolerance = served.manifest.variants["fp16"].tolerance
     for call in calls:
-        if call["method"] == "recommend":
-            answer = served.recommend(**{**call["arguments"], "k": call["arguments"]["k"] + 1})
+        if call["method"] in ("recommend", "similar"):
+            answer = getattr(served, call["method"])(**{**call["arguments"], "k": call["arguments"]["k"] + 1})
             for scores, status in zip(answer.scores, answer.status, strict=True):
                 allowed = tolerance.atol + tolerance.rtol * np.abs(scores).max()
                 if status == "model" and -np.diff(scores).max() < SURE * allowed:

@@ -1,7 +1,5 @@
 """What only a CUDA device can show; ``pytest -m gpu`` where there is one. The ways to look are tried on the CPU in every run."""
 
-from collections import Counter
-
 import numpy as np
 import onnxruntime
 import pytest
@@ -18,6 +16,9 @@ from genrec_runtime.compare import Difference, compare_outputs
 from genrec_runtime.device import CPU, CUDA, cuda_options
 from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import Tolerance
+from genrec_runtime.options import Options
+from genrec_runtime.placement import Placement, placement
+from genrec_runtime.sessions import Sessions
 from tiny import ITEMS, MAX_SEQ_LENGTH, Tiny
 
 ON_CUDA = Tolerance(atol=1e-4, rtol=1e-4)  # other kernels, other order of sums; TF32 is off
@@ -48,7 +49,7 @@ def graphs(tiny: Tiny) -> dict[str, Graph]:
 
 def worst(tiny: Tiny, device: str, variant: str, tolerance: Tolerance) -> Difference:
     """The largest difference to torch over the grid of the export, all graphs."""
-    engine = Engine(Bundle.open(tiny.path, variant=variant), device, variant=variant)
+    engine = Engine(Bundle.open(tiny.path, variant=variant), Options(device, variant=variant))
     index = tiny.torch_path.catalogue.items.index
     histories = Ragged.from_rows([index(history) for history in tiny.histories])
     found = Difference(0.0, 0.0, -1)
@@ -59,17 +60,10 @@ def worst(tiny: Tiny, device: str, variant: str, tolerance: Tolerance) -> Differ
     return found
 
 
-def placement(bundle: Bundle, graph: str, device: str) -> dict[str, Counter[str]]:
-    """How many nodes of each operator each execution provider took."""
-    engine = Engine(bundle, device)
-    options = engine._options(graph)
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+def placed(bundle: Bundle, graph: str, device: str) -> Placement:
+    """Where the nodes of one graph run."""
     providers = [(CUDA, cuda_options(0)), CPU] if device == "cuda" else [CPU]
-    session = onnxruntime.InferenceSession(bundle.bytes(f"{graph}.onnx"), options, providers=providers)
-    taken: dict[str, Counter[str]] = {}
-    for part in session.get_provider_graph_assignment_info():
-        taken.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
-    return taken
+    return placement(Sessions(onnxruntime, bundle, Options(device), 1, providers).open(graph, f"{graph}.onnx"))
 
 
 @pytest.mark.parametrize(("device", "tolerance"), DEVICES)
@@ -80,21 +74,14 @@ def test_the_grid_of_the_export_agrees_with_torch(tiny: Tiny, device: str, toler
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("graph", ["recommend", "score", "encode"])
+@pytest.mark.parametrize("graph", ["recommend", "score", "encode", "item_vectors", "similar"])
 def test_every_node_is_on_the_device_asked_for(tiny: Tiny, graph: str, device: str) -> None:
-    taken = placement(Bundle.open(tiny.path), graph, device)
-    wanted = CUDA if device == "cuda" else CPU
-    assert "MatMul" in taken[wanted] or "Gemm" in taken[wanted] or "FusedMatMul" in taken[wanted]
-    shapes = {
-        "Shape",
-        "Gather",
-        "Unsqueeze",
-        "Concat",
-        "Squeeze",
-        "Slice",
-        "Cast",
-        "Range",
-    }  # of sizes: a few bytes, on the host
+    seen = placed(Bundle.open(tiny.path), graph, device)
+    taken, wanted = seen.operators, CUDA if device == "cuda" else CPU
+    work = {"Gather"} if graph == "item_vectors" else {"MatMul", "Gemm", "FusedMatMul"}
+    assert work & set(taken[wanted])
+    assert seen.problem == ""
+    shapes = {"Shape", "Gather", "Unsqueeze", "Concat", "Squeeze", "Slice", "Cast", "Range"}  # of sizes, on the host
     assert all(set(operators) <= shapes for provider, operators in taken.items() if provider != wanted), taken
     assert not any("Memcpy" in operator for operators in taken.values() for operator in operators)
 
@@ -109,6 +96,7 @@ def on_cuda(tiny: Tiny) -> Recommender:
 def test_the_provider_is_cuda(on_cuda: Recommender) -> None:
     assert on_cuda.device_report.providers[0] == CUDA
     assert on_cuda.device_report.reason == ""
+    assert on_cuda.device_report.heavy_on_cpu == ()
 
 
 @pytest.mark.gpu

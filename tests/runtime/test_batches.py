@@ -22,6 +22,8 @@ def test_a_union_has_each_rows_distinct_values_in_order(rows: list[list[int]], d
 def test_rows_are_taken_whole_in_any_order() -> None:
     ragged = Ragged.from_rows([[1, 2], [], [3]])
     assert [row.tolist() for row in take(ragged, np.array([2, 0])).rows()] == [[3], [1, 2]]
+    assert [row.tolist() for row in take(ragged, np.array([1, 2, 0])).rows()] == [[], [3], [1, 2]]
+    assert [row.tolist() for row in take(ragged, np.arange(3)).rows()] == [[1, 2], [], [3]]
     assert len(take(ragged, np.zeros(0, np.int64))) == 0
 
 

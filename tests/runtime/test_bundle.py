@@ -48,13 +48,17 @@ def test_what_was_opened_is_what_was_written(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        pytest.param("none", r"there is no bundle at .*none; beside it: a-file, empty, store$", id="50 missing"),
-        pytest.param("none/deeper", "there is no bundle at .*deeper$", id="50 missing above"),
-        pytest.param("a-file", "is a file; a bundle is a folder with a manifest.json", id="50 a file"),
-        pytest.param("empty", "holds no manifest.json: no bundle, or an export that did not finish", id="51 empty"),
-        pytest.param("store", r"is a store of bundles; name one of them, such as .*store/current", id="51 a store"),
-        pytest.param("x" * 300, "there is no bundle at", id="50 too long a name"),
-        pytest.param("x\0y", "there is no bundle at .*null", id="50 a NUL"),
+        pytest.param("none", r"there is no bundle at .*none; beside it: a-file, empty, store$", id="fault_50 missing"),
+        pytest.param("none/deeper", "there is no bundle at .*deeper$", id="fault_50 missing above"),
+        pytest.param("a-file", "is a file; a bundle is a folder with a manifest.json", id="fault_50 a file"),
+        pytest.param(
+            "empty", "holds no manifest.json: no bundle, or an export that did not finish", id="fault_51 empty"
+        ),
+        pytest.param(
+            "store", r"is a store of bundles; name one of them, such as .*store/current", id="fault_51 a store"
+        ),
+        pytest.param("x" * 300, "there is no bundle at", id="fault_50 too long a name"),
+        pytest.param("x\0y", "there is no bundle at .*null", id="fault_50 a NUL"),
     ],
 )
 def test_where_no_bundle_is_the_message_says_what_is(tmp_path: Path, tiny: Tiny, path: str, message: str) -> None:
@@ -66,7 +70,7 @@ def test_where_no_bundle_is_the_message_says_what_is(tmp_path: Path, tiny: Tiny,
         Bundle.open(tmp_path / path)
 
 
-def test_50_an_empty_path_is_not_the_current_folder(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_50_an_empty_path_is_not_the_current_folder(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny.path)
     with pytest.raises(BundleNotFound, match="the bundle's path is empty"):
         Bundle.open("")
@@ -78,7 +82,7 @@ def test_50_an_empty_path_is_not_the_current_folder(tiny: Tiny, monkeypatch: pyt
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("where", ["first", "middle", "last"])
-def test_53_54_a_flipped_bit_is_found_and_its_file_named(copied: Path, name: str, where: str) -> None:
+def test_fault_53_fault_54_a_flipped_bit_is_found_and_its_file_named(copied: Path, name: str, where: str) -> None:
     content = bytearray((copied / name).read_bytes())
     content[{"first": 0, "middle": len(content) // 2, "last": -1}[where]] ^= 1
     (copied / name).write_bytes(content)
@@ -89,20 +93,26 @@ def test_53_54_a_flipped_bit_is_found_and_its_file_named(copied: Path, name: str
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(lambda path: path.unlink(), "is missing$", id="56 missing"),
-        pytest.param(lambda path: path.write_bytes(b""), "has 0 bytes, the manifest says", id="52 empty"),
-        pytest.param(lambda path: os.truncate(path, 5), "has 5 bytes, the manifest says", id="56 truncated"),
+        pytest.param(lambda path: path.unlink(), "is missing$", id="fault_56 missing"),
+        pytest.param(lambda path: path.write_bytes(b""), "has 0 bytes, the manifest says", id="fault_52 empty"),
+        pytest.param(lambda path: os.truncate(path, 5), "has 5 bytes, the manifest says", id="fault_56 truncated"),
         pytest.param(
-            lambda path: path.write_bytes(path.read_bytes() + b"x"), "bytes, the manifest says", id="56 longer"
+            lambda path: path.write_bytes(path.read_bytes() + b"x"), "bytes, the manifest says", id="fault_56 longer"
         ),
-        pytest.param(lambda path: path.write_bytes(pickle.dumps({})), "the manifest says", id="52 a pickle"),
-        pytest.param(lambda path: (path.unlink(), path.mkdir()), "is a folder, not a regular file", id="52 a folder"),
-        pytest.param(lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file", id="67 a FIFO"),
+        pytest.param(lambda path: path.write_bytes(pickle.dumps({})), "the manifest says", id="fault_52 a pickle"),
         pytest.param(
-            lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "is not a regular file", id="67 a device"
+            lambda path: (path.unlink(), path.mkdir()), "is a folder, not a regular file", id="fault_52 a folder"
         ),
-        pytest.param(lambda path: (path.unlink(), path.symlink_to(path)), "cannot be read: Too many", id="67 a loop"),
-        pytest.param(lambda path: (path.unlink(), path.symlink_to("gone")), "is missing$", id="67 a dangling link"),
+        pytest.param(lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file", id="fault_67 a FIFO"),
+        pytest.param(
+            lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "is not a regular file", id="fault_67 a device"
+        ),
+        pytest.param(
+            lambda path: (path.unlink(), path.symlink_to(path)), "cannot be read: Too many", id="fault_67 a loop"
+        ),
+        pytest.param(
+            lambda path: (path.unlink(), path.symlink_to("gone")), "is missing$", id="fault_67 a dangling link"
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["weights.bin", "recommend.onnx", "manifest.json"])
@@ -115,7 +125,7 @@ def test_a_damaged_file_is_named(copied: Path, damage: Callable[[Path], Any], me
     assert name in str(caught.value)
 
 
-def test_67_a_socket_in_a_files_place_is_refused(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_67_a_socket_in_a_files_place_is_refused(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (copied / "weights.bin").unlink()
     monkeypatch.chdir(copied)  # a socket's path must be short
     with socket.socket(socket.AF_UNIX) as one:
@@ -124,14 +134,14 @@ def test_67_a_socket_in_a_files_place_is_refused(copied: Path, monkeypatch: pyte
             Bundle.open(copied)
 
 
-def test_59_weights_of_another_version_are_found(copied: Path) -> None:
+def test_fault_59_weights_of_another_version_are_found(copied: Path) -> None:
     size = (copied / "weights.bin").stat().st_size
     (copied / "weights.bin").write_bytes(np.random.default_rng(0).bytes(size))
     with pytest.raises(BundleCorrupt, match=r"weights\.bin was changed"):
         Bundle.open(copied)
 
 
-def test_67_files_may_be_links_as_in_caches_and_config_maps(copied: Path, tmp_path: Path) -> None:
+def test_fault_67_files_may_be_links_as_in_caches_and_config_maps(copied: Path, tmp_path: Path) -> None:
     shutil.move(copied, tmp_path / "..data")
     copied.mkdir()
     for path in (tmp_path / "..data").iterdir():
@@ -147,7 +157,9 @@ def test_the_path_is_resolved_once(copied: Path, tiny: Tiny, tmp_path: Path) -> 
     assert Bundle.open(link).path == copied.resolve()
 
 
-def test_79_an_unreadable_file_is_named_with_its_mode_and_owner(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_79_an_unreadable_file_is_named_with_its_mode_and_owner(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (copied / "weights.bin").chmod(0o600)
     open_file = os.open
 
@@ -162,13 +174,13 @@ def test_79_an_unreadable_file_is_named_with_its_mode_and_owner(copied: Path, mo
         Bundle.open(copied)
 
 
-def test_68_an_undeclared_file_is_not_read(copied: Path) -> None:
+def test_fault_68_an_undeclared_file_is_not_read(copied: Path) -> None:
     (copied / "stray.bin").mkdir()
     (copied / "recommend.py").write_text("raise SystemExit")
     assert "recommend.py" not in Bundle.open(copied).files
 
 
-def test_80_a_bundle_is_never_written_to(copied: Path) -> None:
+def test_fault_80_a_bundle_is_never_written_to(copied: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in sorted(copied.rglob("*"))} | {copied: copied.stat().st_mtime_ns}
     Recommender.load(copied, device="cpu", threads=1).selftest()
     assert before == {path: path.stat().st_mtime_ns for path in sorted(copied.rglob("*"))} | {
@@ -179,7 +191,7 @@ def test_80_a_bundle_is_never_written_to(copied: Path) -> None:
 # --- pinned
 
 
-def test_55_a_pinned_digest_accepts_this_bundle_and_no_other(
+def test_fault_55_a_pinned_digest_accepts_this_bundle_and_no_other(
     tiny: Tiny, copied: Path, reseal: Callable[..., None]
 ) -> None:
     digest = Bundle.open(tiny.path).digest
@@ -203,14 +215,17 @@ def npy(array: np.ndarray, *, allow_pickle: bool = False) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        pytest.param("items.utf8", "".join(ITEMS[::-1]).encode(), "are not sorted", id="74 another order"),
-        pytest.param("items.utf8", b"short", r"items\.offsets\.npy does not fit", id="74 too short"),
-        pytest.param("items.offsets.npy", npy(np.arange(38) * 7 // 2), "does not fit", id="74 other offsets"),
-        pytest.param("items.utf8", b"\xff" * 259, r"items\.utf8 is no text", id="74 no text"),
-        pytest.param("cold_start.npy", npy(np.arange(37)), r"the numbers 1\.\.37 once", id="74 cold start"),
-        pytest.param("cold_start.npy", npy(np.arange(1.0, 38)), "must be int64", id="74 floats"),
+        pytest.param("items.utf8", "".join(ITEMS[::-1]).encode(), "are not sorted", id="fault_74 another order"),
+        pytest.param("items.utf8", b"short", r"items\.offsets\.npy does not fit", id="fault_74 too short"),
+        pytest.param("items.offsets.npy", npy(np.arange(38) * 7 // 2), "does not fit", id="fault_74 other offsets"),
+        pytest.param("items.utf8", b"\xff" * 259, r"items\.utf8 is no text", id="fault_74 no text"),
+        pytest.param("cold_start.npy", npy(np.arange(37)), r"the numbers 1\.\.37 once", id="fault_74 cold start"),
+        pytest.param("cold_start.npy", npy(np.arange(1.0, 38)), "must be int64", id="fault_74 floats"),
         pytest.param(
-            "cold_start.npy", npy(np.array([{}]), allow_pickle=True), "is not a plain array file", id="77 a pickle"
+            "cold_start.npy",
+            npy(np.array([{}]), allow_pickle=True),
+            "is not a plain array file",
+            id="fault_77 a pickle",
         ),
     ],
 )
@@ -223,7 +238,7 @@ def test_item_files_that_do_not_fit_are_refused(
         Recommender.load(copied, device="cpu", threads=1)
 
 
-def test_74_a_catalogue_of_another_size_is_refused(copied: Path, reseal: Callable[..., None]) -> None:
+def test_fault_74_a_catalogue_of_another_size_is_refused(copied: Path, reseal: Callable[..., None]) -> None:
     fewer = Catalogue(ItemIds(ITEMS[:36]), np.arange(1, 37), tuple(ITEMS[:36]))
     for name, content in fewer.files().items():
         (copied / name).write_bytes(content)
@@ -232,7 +247,9 @@ def test_74_a_catalogue_of_another_size_is_refused(copied: Path, reseal: Callabl
         Recommender.load(copied, device="cpu", threads=1)
 
 
-def test_77_int_ids_that_are_pickled_are_refused(numbers: Path, tmp_path: Path, reseal: Callable[..., None]) -> None:
+def test_fault_77_int_ids_that_are_pickled_are_refused(
+    numbers: Path, tmp_path: Path, reseal: Callable[..., None]
+) -> None:
     folder = Path(shutil.copytree(numbers, tmp_path / "bundle"))
     (folder / "items.npy").write_bytes(npy(np.array([1, 2], dtype=object), allow_pickle=True))
     reseal(folder)
@@ -250,11 +267,17 @@ def zipped(name: str, content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param(b"not a zip", "is damaged", id="52 text"),
-        pytest.param(zipped("0.in.x.npy", b"\0" * (257 << 20)), "unpack to more than 268435456", id="78 a zip bomb"),
-        pytest.param(zipped("0.in.x.npy", npy(np.array([{}]), allow_pickle=True)), "is damaged", id="77 a pickle"),
-        pytest.param(zipped("0.in.x.npy", b"\x93NUMPY rubbish"), "is damaged", id="52 a broken header"),
-        pytest.param(zipped("stray.npy", npy(np.arange(2))), "'stray', which is neither an input", id="73 a name"),
+        pytest.param(b"not a zip", "is damaged", id="fault_52 text"),
+        pytest.param(
+            zipped("0.in.x.npy", b"\0" * (257 << 20)), "unpack to more than 268435456", id="fault_78 a zip bomb"
+        ),
+        pytest.param(
+            zipped("0.in.x.npy", npy(np.array([{}]), allow_pickle=True)), "is damaged", id="fault_77 a pickle"
+        ),
+        pytest.param(zipped("0.in.x.npy", b"\x93NUMPY rubbish"), "is damaged", id="fault_52 a broken header"),
+        pytest.param(
+            zipped("stray.npy", npy(np.arange(2))), "'stray', which is neither an input", id="fault_73 a name"
+        ),
     ],
 )
 def test_goldens_that_cannot_be_read_are_refused(

@@ -30,7 +30,7 @@ from genrec_runtime.checks import read_manifest
         "..",
     ],
 )
-def test_66_a_name_that_could_leave_the_bundle_is_refused_before_any_file_is_opened(
+def test_fault_66_a_name_that_could_leave_the_bundle_is_refused_before_any_file_is_opened(
     copied: Path, reseal: Callable[..., None], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     reseal(copied, lambda data: data["files"].update({name: data["files"]["weights.bin"]}))
@@ -79,15 +79,21 @@ def set_at(pointer: str, value: Any) -> Callable[[dict[str, Any]], None]:
         pytest.param("semantics|k_max", 38, r"/semantics/k_max \(38\) must lie in 1\.\.37", id="k_max above V"),
         pytest.param("semantics|k_max", 0, "/semantics/k_max", id="k_max zero"),
         pytest.param("defaults|k", 21, r"/defaults/k \(21\) must lie in 1\.\.20", id="default k above k_max"),
-        pytest.param("semantics|num_items", 36, "does not fit 36 items", id="74 num_items"),
-        pytest.param("signature|recommend|inputs|0|high", 99, "item_ids does not fit 37 items", id="74 index range"),
-        pytest.param("signature|score|inputs|1|low", None, "candidates does not fit 37", id="74 no lower bound"),
-        pytest.param("signature|recommend|inputs|2|axes", [5], "available does not fit 37 items", id="74 available"),
-        pytest.param("signature|recommend|outputs|0|axes|1", 19, "items does not fit 37 items", id="74 k_max"),
-        pytest.param("signature|encode|outputs|0|axes|1", "d", "states does not fit", id="74 free width"),
-        pytest.param("signature|score|outputs|0|name", "points", "must take .* and give scores", id="73 output's name"),
+        pytest.param("semantics|num_items", 36, "does not fit 36 items", id="fault_74 num_items"),
         pytest.param(
-            "signature|recommend|inputs|1", ..., "must take item_ids, exclude, available", id="73 an input less"
+            "signature|recommend|inputs|0|high", 99, "item_ids does not fit 37 items", id="fault_74 index range"
+        ),
+        pytest.param("signature|score|inputs|1|low", None, "candidates does not fit 37", id="fault_74 no lower bound"),
+        pytest.param(
+            "signature|recommend|inputs|2|axes", [5], "available does not fit 37 items", id="fault_74 available"
+        ),
+        pytest.param("signature|recommend|outputs|0|axes|1", 19, "items does not fit 37 items", id="fault_74 k_max"),
+        pytest.param("signature|encode|outputs|0|axes|1", "d", "states does not fit", id="fault_74 free width"),
+        pytest.param(
+            "signature|score|outputs|0|name", "points", "must take .* and give scores", id="fault_73 output's name"
+        ),
+        pytest.param(
+            "signature|recommend|inputs|1", ..., "must take item_ids, exclude, available", id="fault_73 an input less"
         ),
     ],
 )

@@ -123,10 +123,11 @@ def test_a_request_that_cannot_be_answered_ends_with_1_and_one_line(
     assert message in failed("recommend", tiny.path, *arguments)
 
 
-def test_83_a_gpu_that_is_not_there_ends_with_1_and_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_83_a_gpu_that_is_not_there_ends_with_1_and_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genrec_runtime.device.count_gpus", lambda: "there is no NVIDIA driver")
-    for command in ("recommend", "verify"):
-        assert "device 'cuda' cannot be used" in failed(command, tiny.path, "--device", "cuda")
+    for command in (["recommend"], ["similar", "item 01"], ["verify"]):
+        message = failed(command[0], tiny.path, *command[1:], "--device", "cuda")
+        assert "device 'cuda' cannot be used" in message
 
 
 def test_a_file_of_histories_may_hold_anything(tiny: Tiny, tmp_path: Path) -> None:
@@ -164,6 +165,7 @@ def test_a_line_that_is_no_list_is_misuse(tiny: Tiny, text: str, message: str) -
         ["recommend"],
         ["recommend", "B", "-k", "many"],
         ["recommend", "B", "--nonsense"],
+        ["similar", "B"],
         ["inspect"],
         ["verify", "B", "C"],
         ["nonsense"],
@@ -181,14 +183,54 @@ def test_two_sources_of_histories_are_misuse(tiny: Tiny) -> None:
     assert "give ITEMS, --history or --file, one of them" in result.stderr
 
 
+# --- similar
+
+
+def test_similar_lists_for_each_item_those_like_it_with_titles(tiny: Tiny, served: Recommender) -> None:
+    result = call("similar", tiny.path, "item 03", "item 01", "-k", 2)
+    assert (result.exit_code, result.stderr) == (0, "")
+    expected = []
+    for item, pairs in zip(["item 03", "item 01"], served.similar(["item 03", "item 01"], k=2).to_list(), strict=True):
+        expected.append(f"like {item}")
+        expected += [f"{place} {score:.4f} {i} Title of {i}" for place, (i, score) in enumerate(pairs, start=1)]
+    assert [" ".join(line.split()) for line in result.stdout.splitlines()] == expected
+
+
+def test_similar_as_json_is_an_object_an_item(tiny: Tiny, served: Recommender) -> None:
+    answer = served.similar(["item 05", "item 05"])
+    for row, items, scores in zip(
+        rows(call("similar", tiny.path, "item 05", "item 05", "--json")), answer.items, answer.scores, strict=True
+    ):
+        assert row == {"item": "item 05", "items": items, "scores": pytest.approx(scores.tolist(), abs=1e-6)}
+
+
+def test_similar_reads_int_ids_as_numbers(numbers: Path) -> None:
+    expected = Recommender.load(numbers, device="cpu", threads=1).similar([-7, 100], k=3).items
+    found = rows(call("similar", numbers, "--json", "-k", 3, "--", -7, 100))
+    assert [row["items"] for row in found] == expected
+    assert [row["item"] for row in found] == [-7, 100]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["item 01", "item 99"], "items holds 'item 99', which the catalogue does not have"),
+        (["item 01", "-k", 0], "k (0) must be a whole number of at least 1"),
+    ],
+)
+def test_similar_items_of_what_is_none_end_with_1_and_one_line(tiny: Tiny, arguments: list[Any], message: str) -> None:
+    assert message in failed("similar", tiny.path, *arguments)
+
+
 # --- inspect and verify
 
 
-@pytest.mark.parametrize("command", ["recommend", "inspect", "verify"])
+@pytest.mark.parametrize("command", ["recommend", "similar", "inspect", "verify"])
 def test_a_missing_bundle_ends_with_1_and_one_line(tmp_path: Path, command: str) -> None:
-    assert "there is no bundle at" in failed(command, tmp_path / "none")
+    items = ["item 01"] * (command == "similar")
+    assert "there is no bundle at" in failed(command, tmp_path / "none", *items)
     (tmp_path / "store").mkdir()
-    assert "holds no manifest.json" in failed(command, tmp_path / "store")
+    assert "holds no manifest.json" in failed(command, tmp_path / "store", *items)
 
 
 @pytest.mark.parametrize("command", ["recommend", "inspect", "verify"])
@@ -212,7 +254,8 @@ def test_verify_says_what_was_checked(tiny: Tiny) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[0].endswith("bytes: all hashes agree")
-    assert {line.split()[1] for line in lines if line.startswith("golden")} == {"recommend:", "score:", "encode:"}
+    graphs = {line.split()[1].rstrip(":") for line in lines if line.startswith("golden")}
+    assert graphs == set(tiny.exported.manifest.graphs)
     assert lines[-1].startswith("sha256:")
     assert call("verify", tiny.path, "--expect-digest", lines[-1]).exit_code == 0
     assert "manifest.json has sha256:" in failed("verify", tiny.path, "--expect-digest", "sha256:0")
@@ -225,7 +268,7 @@ def test_verify_notes_what_does_not_belong_to_the_bundle(copied: Path) -> None:
     assert result.stderr == "not part of the bundle, and never read: nohup.out\n"
 
 
-def test_76_verify_ends_with_1_where_a_golden_differs(
+def test_fault_76_verify_ends_with_1_where_a_golden_differs(
     copied: Path, reseal: Callable[..., None], tmp_path: Path
 ) -> None:
     shutil.copy(copied / "golden" / "recommend.npz", tmp_path / "kept.npz")
@@ -238,8 +281,23 @@ def test_76_verify_ends_with_1_where_a_golden_differs(
 
 def test_a_module_cannot_recommend(features: Path) -> None:
     assert "is a bundle of kind 'module'" in failed("recommend", features)
+    assert "is a bundle of kind 'module'" in failed("similar", features, "a")
 
 
 def test_help_and_version_are_there() -> None:
-    assert "recommend" in call("--help").stdout
+    said = call("--help").stdout
+    for command in (
+        "recommend",
+        "similar",
+        "inspect",
+        "verify",
+        "doctor",
+        "bench",
+        "list",
+        "promote",
+        "rollback",
+        "prune",
+        "diff",
+    ):
+        assert f"\n  {command} " in said
     assert call("--version").exit_code == 0

@@ -21,6 +21,7 @@ from genrec_runtime import (
 )
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
+from genrec_runtime.options import Options
 from tiny import Tiny
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -64,7 +65,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, build: GpuBuild, gpus: int | str) -
 
 @on_cpu_build
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
-def test_83_a_gpu_asked_for_by_name_is_an_error_on_the_cpu_build(
+def test_fault_83_a_gpu_asked_for_by_name_is_an_error_on_the_cpu_build(
     tiny: Tiny, capfd: pytest.CaptureFixture[str], device: str
 ) -> None:
     message = (
@@ -88,7 +89,7 @@ def test_auto_takes_the_cpu_of_the_cpu_build_without_a_warning(tiny: Tiny, capfd
 
 
 @pytest.mark.parametrize("device", ["cdua", "CUDA", "gpu", "cuda:", "cuda:-1", "cuda:1.0", "", "cpu:0", None, 0])
-def test_86_another_word_for_a_device_is_refused_with_the_choices(tiny: Tiny, device: Any) -> None:
+def test_fault_86_another_word_for_a_device_is_refused_with_the_choices(tiny: Tiny, device: Any) -> None:
     with pytest.raises(ValueError, match=r"device \(.*\) must be 'auto', 'cpu', 'cuda' or 'cuda:N'"):
         Recommender.load(tiny.path, device=device)
 
@@ -106,21 +107,19 @@ def test_threads_are_a_whole_number_of_at_least_one(tiny: Tiny, threads: Any) ->
             GpuBuild(),
             "there is no NVIDIA driver (libcuda.so.1 cannot be opened)",
             "there is no NVIDIA driver",
-            id="85 no driver",
+            id="no driver",
         ),
         pytest.param(
             GpuBuild("Failed to load libcublas.so.13: libcublas.so.13: cannot\nFailed to load libcudnn.so.9: none\n"),
             1,
             r"missing libcublas\.so\.13, libcudnn\.so\.9",
-            id="84 no CUDA libraries",
+            id="no CUDA libraries",
         ),
-        pytest.param(GpuBuild(), 1, "onnxruntime could not start CUDA", id="84 no reason known"),
-        pytest.param(
-            GpuBuild(error="CUDA failure 2: out of memory"), 1, "CUDA failure 2: out of memory", id="87 memory"
-        ),
+        pytest.param(GpuBuild(), 1, "onnxruntime could not start CUDA", id="no reason known"),
+        pytest.param(GpuBuild(error="CUDA failure 2: out of memory"), 1, "CUDA failure 2: out of memory", id="memory"),
     ],
 )
-def test_a_gpu_that_does_not_start_is_an_error_by_name_and_a_warning_with_auto(
+def test_fault_84_fault_85_fault_87_a_gpu_that_does_not_start_is_an_error_by_name_and_a_warning_with_auto(
     tiny: Tiny,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -142,7 +141,7 @@ def test_a_gpu_that_does_not_start_is_an_error_by_name_and_a_warning_with_auto(
 
 
 @pytest.mark.parametrize(("device", "number"), [("cuda:2", 2), ("cuda:7", 7)])
-def test_86_a_gpu_that_is_not_there_is_named(
+def test_fault_86_a_gpu_that_is_not_there_is_named(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, device: str, number: int
 ) -> None:
     pretend(monkeypatch, GpuBuild(), 2)
@@ -164,15 +163,15 @@ def test_the_options_of_a_gpu_name_it_and_keep_answers_exact(tiny: Tiny, monkeyp
 # --- graphs that onnxruntime refuses
 
 
-def test_69_an_unknown_operator_is_named(write_module: Callable[..., Path], tmp_path: Path) -> None:
+def test_fault_69_an_unknown_operator_is_named(write_module: Callable[..., Path], tmp_path: Path) -> None:
     nodes = [helper.make_node("Magic", ["features"], ["doubled"], domain="my.own")]
     nodes += [helper.make_node("Mul", ["item_ids", "mask"], ["kept"])]
-    with pytest.raises(Unsupported, match=r"has no such operator: .*my\.own.*Magic"):
+    with pytest.raises(Unsupported, match=r"uses the operator my\.own::Magic, which is not served"):
         Module.load(write_module(tmp_path / "b", nodes, domains=["my.own"]), device="cpu")
 
 
 @pytest.mark.parametrize("newer", [{"opset": 99}, {"ir_version": 99}], ids=["opset", "IR"])
-def test_72_a_newer_opset_or_ir_names_the_versions(
+def test_fault_72_a_newer_opset_or_ir_names_the_versions(
     write_module: Callable[..., Path], tmp_path: Path, newer: dict[str, int]
 ) -> None:
     with pytest.raises(BundleVersionError, match=rf"99.*which onnxruntime {onnxruntime.__version__} does not read"):
@@ -182,7 +181,7 @@ def test_72_a_newer_opset_or_ir_names_the_versions(
 @pytest.mark.parametrize(
     "content", [b"", b"no graph", b"\x80\x04}.", bytes(range(64))], ids=["empty", "text", "pickle", "noise"]
 )
-def test_52_a_consistent_bundle_whose_graph_is_none_is_refused(
+def test_fault_52_a_consistent_bundle_whose_graph_is_none_is_refused(
     copied: Path, reseal: Callable[..., None], content: bytes
 ) -> None:
     (copied / "recommend.onnx").write_bytes(content)
@@ -191,7 +190,7 @@ def test_52_a_consistent_bundle_whose_graph_is_none_is_refused(
         Recommender.load(copied, device="cpu")
 
 
-def test_73_a_graph_in_anothers_place_is_refused(copied: Path, reseal: Callable[..., None]) -> None:
+def test_fault_73_a_graph_in_anothers_place_is_refused(copied: Path, reseal: Callable[..., None]) -> None:
     reseal(copied, lambda data: data["graphs"]["recommend"].update(fp32="score.onnx"))
     with pytest.raises(
         BundleCorrupt, match=r"graph 'recommend' has the inputs item_ids, candidates, the manifest says"
@@ -199,7 +198,7 @@ def test_73_a_graph_in_anothers_place_is_refused(copied: Path, reseal: Callable[
         Recommender.load(copied, device="cpu")
 
 
-def test_74_a_graph_for_another_catalogue_is_refused(copied: Path, reseal: Callable[..., None]) -> None:
+def test_fault_74_a_graph_for_another_catalogue_is_refused(copied: Path, reseal: Callable[..., None]) -> None:
     def shrink(data: dict[str, Any]) -> None:
         data["semantics"]["num_items"] = 36
         for signature in data["signature"].values():
@@ -212,7 +211,7 @@ def test_74_a_graph_for_another_catalogue_is_refused(copied: Path, reseal: Calla
         Recommender.load(copied, device="cpu")
 
 
-def test_a_newer_onnxruntime_than_installed_may_be_required(copied: Path, reseal: Callable[..., None]) -> None:
+def test_fault_82_a_newer_onnxruntime_than_installed_may_be_required(copied: Path, reseal: Callable[..., None]) -> None:
     reseal(copied, lambda data: data["requires"].update(onnxruntime="99.1"))
     with pytest.raises(BundleVersionError, match=r"needs onnxruntime 99\.1 or newer, this is"):
         Recommender.load(copied, device="cpu")
@@ -242,17 +241,17 @@ def test_a_failure_inside_onnxruntime_is_ours_and_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_02_an_index_outside_the_catalogue_never_reaches_onnxruntime(tiny: Tiny) -> None:
-    running = Engine(Bundle.open(tiny.path), "cpu", 1)
+def test_fault_02_an_index_outside_the_catalogue_never_reaches_onnxruntime(tiny: Tiny) -> None:
+    running = Engine(Bundle.open(tiny.path), Options("cpu", 1))
     for bad in (-1, 38, -(2**63)):
         with pytest.raises(InputError, match=rf"item_ids holds {bad} at \(0, 1\), allowed are 0 to 37"):
             running.run("encode", {"item_ids": np.array([[1, bad]])})
-    with pytest.raises(Unsupported, match="has no graph 'other'; it has encode, recommend, score"):
+    with pytest.raises(Unsupported, match=r"has no graph 'other'; it has encode, .*score"):
         running.run("other", {})
 
 
 def test_all_graphs_share_one_copy_of_the_weights(tiny: Tiny) -> None:
-    running = Engine(Bundle.open(tiny.path), "cpu", 1)
-    first = dict(running._initializers())
+    running = Engine(Bundle.open(tiny.path), Options("cpu", 1))
+    first = dict(running._opener._initializers())
     running.run("encode", {"item_ids": np.array([[1]])})
-    assert all(running._initializers()[name] is value for name, value in first.items())
+    assert all(running._opener._initializers()[name] is value for name, value in first.items())

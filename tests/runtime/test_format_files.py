@@ -13,14 +13,14 @@ import pytest
 
 from format_page import FROZEN, ROOT, blocks, section, table
 from frozen.second_reader import SecondReader, bundle_id, content_id, goldens, items, weights
-from genrec_export.checks import ALLOWED
 from genrec_export.interface import GOLDEN_HISTORIES
 from genrec_export.surgery import EXTERNAL_FROM
 from genrec_runtime import Recommender
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.checks import ALIGNMENT
 from genrec_runtime.compare import compare_lists
-from genrec_runtime.manifest import Signature, Weight
+from genrec_runtime.graphcheck import MICROSOFT, OPERATORS
+from genrec_runtime.manifest import Manifest, Signature, Weight
 from genrec_runtime.store import CURRENT, PREVIOUS, hidden_name
 from tiny import ITEMS, Tiny
 
@@ -45,8 +45,11 @@ def test_ids_are_computed_as_the_page_says(bundle: Path) -> None:
 
 def test_the_page_has_the_operators_that_the_writer_allows() -> None:
     operators = blocks("Graphs")[0].split()
-    assert sorted(operators) == sorted(ALLOWED)
+    assert sorted(operators) == sorted(OPERATORS[""])
     assert len(set(operators)) == len(operators)
+    further = re.findall(r"`([\w.]+)::(\w+)`", section("Graphs"))
+    assert sorted(further) == sorted((MICROSOFT, name) for name in OPERATORS[MICROSOFT])
+    assert OPERATORS.keys() == {"", MICROSOFT}
 
 
 def test_weights_read_by_the_page_are_the_models(tiny: Tiny) -> None:
@@ -105,29 +108,41 @@ def test_the_cases_of_the_page_are_recorded(tiny: Tiny) -> None:
 def test_graphs_keep_to_the_page(bundle: Path) -> None:
     manifest = Bundle.read_manifest(bundle)
     places = {weight.name: (file, weight) for file, listed in manifest.weights.items() for weight in listed}
-    used: set[str] = set()
+    used: dict[str, set[str]] = {}
     for graph, files in manifest.graphs.items():
-        for file in files.values():
+        for variant, file in files.items():
             model = onnx.load(bundle / file, load_external_data=False)
-            assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", manifest.opset)]
-            assert model.ir_version <= manifest.ir_version
-            assert not model.functions
-            assert not model.graph.sparse_initializer
+            check_model(model, manifest, variant)
             for node in model.graph.node:
-                assert node.op_type in ALLOWED
-                assert not any(attribute.g.node or attribute.graphs for attribute in node.attribute)
-                used.add(node.op_type)
+                used.setdefault(node.domain, set()).add(node.op_type)
             check_values(model, manifest.signature[graph])
             check_tensors(model, places)
-    assert manifest.ops in ({"": tuple(sorted(used))}, {})
+    assert manifest.ops in ({domain: tuple(sorted(names)) for domain, names in used.items()}, {})
+
+
+def check_model(model: onnx.ModelProto, manifest: Manifest, variant: str) -> None:
+    domains = {node.domain for node in model.graph.node}
+    assert (
+        domains == {entry.domain for entry in model.opset_import} <= {"", *([MICROSOFT] if variant == "int8" else [])}
+    )
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": manifest.opset} | dict.fromkeys(
+        domains - {""}, 1
+    )
+    assert model.ir_version <= manifest.ir_version
+    assert not model.functions
+    assert not model.graph.sparse_initializer
+    for node in model.graph.node:
+        assert node.op_type in OPERATORS[node.domain]
+        assert not any(attribute.g.node or attribute.graphs for attribute in node.attribute)
 
 
 def check_values(model: onnx.ModelProto, signature: Signature) -> None:
     for values, specs in ((model.graph.input, signature.inputs), (model.graph.output, signature.outputs)):
-        assert [value.name for value in values] == [spec.name for spec in specs]
-        for value, spec in zip(values, specs, strict=True):
-            axes = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
-            assert axes == list(spec.axes)
+        found = {
+            value.name: tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim)
+            for value in values
+        }
+        assert found == {spec.name: spec.axes for spec in specs}
 
 
 def check_tensors(model: onnx.ModelProto, places: Mapping[str, tuple[str, Weight]]) -> None:

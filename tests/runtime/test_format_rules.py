@@ -68,7 +68,7 @@ def test_a_name_of_one_character_or_of_another_folder_is_refused(complete: dict[
 
 def tensors() -> list[tuple[str, str, dict[str, Any]]]:
     """Graph, tensor and what the page's table says of it, with the numbers of the tiny bundle."""
-    numbers = {"V": len(ITEMS), "V + 1": len(ITEMS) + 1, "k_max": 20, "a number": 12, "0": 0}
+    numbers = {"V": len(ITEMS), "V + 1": len(ITEMS) + 1, "k_max": 20, "a number": 12, "0": 0, "1": 1}
     found = []
     for row in table("Graphs", "tensor"):
         low, _, high = row["low, high"].partition(", ")
@@ -100,7 +100,7 @@ def test_a_recommenders_tensor_must_be_as_the_table_says(
         {"axes": [*spec["axes"], 1]},
         {"axes": ["rows", *spec["axes"][1:]]},
         {"axes": [*spec["axes"][:-1], "another"]},
-        {"low": 1},
+        {"low": 2},
         {"high": 5},
     ):
         data = json.loads(json.dumps(complete))
@@ -113,6 +113,6 @@ def test_a_recommenders_tensor_must_be_as_the_table_says(
 def test_a_fixed_window_has_a_fixed_length(complete: dict[str, Any]) -> None:
     complete["semantics"]["window"] = "fixed"
     refused(complete, "item_ids does not fit 37 items")
-    for signature in complete["signature"].values():
-        signature["inputs"][0]["axes"][1] = complete["semantics"]["max_seq_length"]
+    for graph in ("recommend", "score", "encode"):
+        complete["signature"][graph]["inputs"][0]["axes"][1] = complete["semantics"]["max_seq_length"]
     assert read_manifest(sealed(complete)).semantics.window == "fixed"  # type: ignore[union-attr]

@@ -23,11 +23,9 @@ def change_golden(folder: Path, graph: str, changes: dict[str, Callable[[np.ndar
 
 
 def test_an_untouched_bundle_answers_its_goldens(tiny: Tiny, numbers: Path, features: Path) -> None:
-    assert {graph for graph, difference in verify(tiny.path).differences.items() if difference.same} == {
-        "recommend",
-        "score",
-        "encode",
-    }
+    differences = verify(tiny.path).differences
+    assert set(differences) == set(tiny.exported.manifest.graphs)
+    assert all(difference.same for difference in differences.values())
     Recommender.load(numbers, device="cpu", threads=1).selftest()
     Module.load(features, device="cpu", threads=1).selftest()
 
@@ -41,7 +39,7 @@ def test_an_untouched_bundle_answers_its_goldens(tiny: Tiny, numbers: Path, feat
         ("encode", "lengths.out.states", lambda states: -states),
     ],
 )
-def test_76_another_answer_than_recorded_is_found(
+def test_fault_76_another_answer_than_recorded_is_found(
     copied: Path, reseal: Callable[..., None], graph: str, name: str, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     change_golden(copied, graph, {name: change})
@@ -50,12 +48,11 @@ def test_76_another_answer_than_recorded_is_found(
     with pytest.raises(InferenceError, match=message) as caught:
         verify(copied)
     assert caught.value.code == "golden_mismatch"
-    recommender = Recommender.load(copied, device="cpu", threads=1)  # loading does not replay
-    with pytest.raises(InferenceError, match=message):
-        recommender.selftest()
+    with pytest.raises(InferenceError, match=message):  # a graph answers nothing before its own goldens
+        Recommender.load(copied, device="cpu", threads=1).warmup()
 
 
-def test_76_a_difference_within_the_tolerance_is_none(copied: Path, reseal: Callable[..., None]) -> None:
+def test_fault_76_a_difference_within_the_tolerance_is_none(copied: Path, reseal: Callable[..., None]) -> None:
     change_golden(copied, "score", {"edges.out.scores": lambda scores: scores + np.float32(1e-6)})
     reseal(copied)
     assert verify(copied).differences["score"].excess < 1
@@ -91,12 +88,14 @@ def test_goldens_must_be_there(copied: Path, reseal: Callable[..., None]) -> Non
         verify(copied)
 
 
-def test_75_weights_that_are_no_numbers_are_found_by_the_goldens(copied: Path, reseal: Callable[..., None]) -> None:
+def test_fault_75_weights_that_are_no_numbers_are_found_by_the_goldens(
+    copied: Path, reseal: Callable[..., None]
+) -> None:
     blob = np.frombuffer((copied / "weights.bin").read_bytes(), np.float32).copy()
     blob[:] = np.nan
     (copied / "weights.bin").write_bytes(blob.tobytes())
     reseal(copied)
     with pytest.raises(InferenceError, match="answers the golden requests differently"):
         verify(copied)
-    with pytest.raises(InferenceError, match="gave scores that are no numbers"):
-        Recommender.load(copied, device="cpu", threads=1).recommend([["item 01"]])
+    with pytest.raises(InferenceError, match="answers the golden requests differently"):
+        Recommender.load(copied, device="cpu", threads=1)

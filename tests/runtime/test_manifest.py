@@ -55,13 +55,13 @@ def test_keys_of_newer_minor_versions_are_ignored_and_count_for_the_id(
         {"tolerance": {"atol": 1.0}},
     ],
 )
-def test_55_a_changed_manifest_is_found_by_its_id(data: dict[str, Any], change: dict[str, Any]) -> None:
+def test_fault_55_a_changed_manifest_is_found_by_its_id(data: dict[str, Any], change: dict[str, Any]) -> None:
     changed = {key: {**data[key], **value} if isinstance(value, dict) else value for key, value in change.items()}
     with pytest.raises(BundleCorrupt, match=r"manifest\.json was changed: /bundle_id is not that of its content"):
         read_manifest(json.dumps({**data, **changed}).encode())
 
 
-def test_55_no_flipped_bit_of_a_manifest_goes_unseen(tiny: Tiny) -> None:
+def test_fault_55_no_flipped_bit_of_a_manifest_goes_unseen(tiny: Tiny) -> None:
     blob = (tiny.path / "manifest.json").read_bytes()
     created = blob.index(b'"created"'), blob.index(b"\n", blob.index(b'"created"'))
     blind = range(*created)  # the time is no part of the identity, and its quotes and colon would not parse
@@ -85,25 +85,27 @@ def values_of(blob: bytes) -> Any:
 
 
 @pytest.mark.parametrize("blob", [b"[]", b"5", b'{"format": "another"}', b"{}"])
-def test_60_other_json_is_no_manifest(blob: bytes) -> None:
+def test_fault_60_other_json_is_no_manifest(blob: bytes) -> None:
     with pytest.raises(BundleCorrupt, match=r"manifest\.json does not describe a genrec-bundle"):
         read_manifest(blob)
 
 
 @pytest.mark.parametrize(("version", "shown"), [([2, 0], "2.0"), ([0, 9], "0.9"), ([], "")])
-def test_64_another_major_is_refused_with_both_numbers(data: dict[str, Any], version: list[int], shown: str) -> None:
+def test_fault_64_another_major_is_refused_with_both_numbers(
+    data: dict[str, Any], version: list[int], shown: str
+) -> None:
     newer = {"format": data["format"], "format_version": version}  # what else it holds is not even looked at
     with pytest.raises(BundleVersionError, match=rf"has format {shown}, this runtime reads majors 1; upgrade genrec"):
         read_manifest(json.dumps(newer).encode())
 
 
 @pytest.mark.parametrize("version", [None, "1.0", [True, 0], ["1"], 1])
-def test_61_the_version_must_be_numbers(data: dict[str, Any], version: Any) -> None:
+def test_fault_61_the_version_must_be_numbers(data: dict[str, Any], version: Any) -> None:
     with pytest.raises(BundleCorrupt, match=r"^/format_version"):
         read_manifest(json.dumps({**data, "format_version": version}).encode())
 
 
-def test_65_a_feature_that_must_be_understood_is_named(data: dict[str, Any]) -> None:
+def test_fault_65_a_feature_that_must_be_understood_is_named(data: dict[str, Any]) -> None:
     with pytest.raises(
         Unsupported, match="needs encryption, teleport, which this runtime does not have; upgrade genrec"
     ):
@@ -124,7 +126,9 @@ def test_65_a_feature_that_must_be_understood_is_named(data: dict[str, Any]) -> 
         ("weights/weights.bin/0/shape/0", "3", "^/weights/weights.bin/0/shape/0 must be int, not str"),
     ],
 )
-def test_61_a_wrong_type_is_named_by_its_pointer(data: dict[str, Any], pointer: str, value: Any, message: str) -> None:
+def test_fault_61_a_wrong_type_is_named_by_its_pointer(
+    data: dict[str, Any], pointer: str, value: Any, message: str
+) -> None:
     changed = json.loads(json.dumps(data))
     *path, last = [part.replace("~1", "/") for part in pointer.split("/")]
     place = changed
@@ -136,6 +140,6 @@ def test_61_a_wrong_type_is_named_by_its_pointer(data: dict[str, Any], pointer: 
 
 
 @pytest.mark.parametrize("key", ["kind", "model", "files", "weights", "signature", "tolerance", "requires", "ops"])
-def test_61_a_missing_key_is_named(data: dict[str, Any], key: str) -> None:
+def test_fault_61_a_missing_key_is_named(data: dict[str, Any], key: str) -> None:
     with pytest.raises(BundleCorrupt, match=f"^/{key} is missing$"):
         read_manifest(json.dumps({k: v for k, v in data.items() if k != key}).encode())

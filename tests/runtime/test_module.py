@@ -35,15 +35,15 @@ def test_named_arrays_go_in_and_come_out(module: Module) -> None:
 @pytest.mark.parametrize(
     "ids",
     [
-        pytest.param(IDS.astype(np.int32), id="05 int32"),
-        pytest.param(IDS.astype(np.uint8), id="05 uint8"),
-        pytest.param(IDS.astype(np.uint64), id="06 uint64"),
-        pytest.param(IDS.tolist(), id="14 lists"),
-        pytest.param(np.asfortranarray(IDS), id="23 Fortran order"),
-        pytest.param(np.repeat(IDS, 3, 1)[:, ::3], id="23 strided"),
-        pytest.param(IDS[::-1, ::-1].copy()[::-1, ::-1], id="23 reversed view"),
-        pytest.param(IDS.astype(">i8"), id="24 big-endian"),
-        pytest.param(IDS.astype(">i2"), id="24 big-endian and narrow"),
+        pytest.param(IDS.astype(np.int32), id="fault_05 int32"),
+        pytest.param(IDS.astype(np.uint8), id="fault_05 uint8"),
+        pytest.param(IDS.astype(np.uint64), id="fault_06 uint64"),
+        pytest.param(IDS.tolist(), id="fault_14 lists"),
+        pytest.param(np.asfortranarray(IDS), id="fault_23 Fortran order"),
+        pytest.param(np.repeat(IDS, 3, 1)[:, ::3], id="fault_23 strided"),
+        pytest.param(IDS[::-1, ::-1].copy()[::-1, ::-1], id="fault_23 reversed view"),
+        pytest.param(IDS.astype(">i8"), id="fault_24 big-endian"),
+        pytest.param(IDS.astype(">i2"), id="fault_24 big-endian and narrow"),
     ],
 )
 def test_whole_numbers_of_any_width_and_layout_give_the_same(module: Module, ids: Any) -> None:
@@ -59,12 +59,12 @@ def test_a_mask_may_be_bool(module: Module) -> None:
     assert run(module, mask=MASK.astype(bool))["kept"].tolist() == [[3, 0], [1, 2]]
 
 
-def test_15_no_rows_give_no_rows(module: Module) -> None:
+def test_fault_15_no_rows_give_no_rows(module: Module) -> None:
     outputs = run(module, item_ids=IDS[:0], mask=MASK[:0], features=NUMBERS[:0])
     assert (outputs["kept"].shape, outputs["doubled"].shape) == ((0, 2), (0, 3))
 
 
-def test_25_inputs_are_not_changed_and_45_tensors_are_read(module: Module) -> None:
+def test_fault_25_inputs_are_not_changed_and_fault_45_tensors_are_read(module: Module) -> None:
     torch = pytest.importorskip("torch")
     frozen = IDS.copy()
     frozen.setflags(write=False)
@@ -75,22 +75,32 @@ def test_25_inputs_are_not_changed_and_45_tensors_are_read(module: Module) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param({"item_ids": np.array([[3, 9], [1, 2]])}, r"item_ids holds 9 at \(0, 1\), allowed are 1", id="01"),
-        pytest.param({"item_ids": -IDS}, "item_ids holds -3", id="02 negative"),
-        pytest.param({"item_ids": (IDS.astype(np.uint64) + 2**63)}, "must be int64, not uint64", id="06 beyond int64"),
-        pytest.param({"item_ids": IDS > 2}, "item_ids must be int64, not bool", id="07 bools"),
-        pytest.param({"item_ids": IDS * 1.0}, "must be int64, not float64", id="08 floats"),
-        pytest.param({"item_ids": [[3, 2**64], [1, 2]]}, "must be int64, not object", id="10 beyond 64 bits"),
-        pytest.param({"item_ids": [["3", "8"], ["1", "2"]]}, "must be int64, not <U1", id="11 strings"),
-        pytest.param({"item_ids": [[3, None], [1, 2]]}, "must be int64, not object", id="12 None"),
-        pytest.param({"item_ids": [[3, 8], [1]]}, "item_ids cannot be read as an array", id="14 ragged"),
-        pytest.param({"item_ids": np.ma.masked_equal(IDS, 3)}, "is a MaskedArray", id="27 masked"),
-        pytest.param({"item_ids": np.ones((2, 6), int), "mask": np.ones((2, 6), int)}, "at most 5 are served", id="18"),
-        pytest.param({"features": NUMBERS.astype(np.float64)}, "must be float32, not float64", id="08 wider floats"),
-        pytest.param({"features": NUMBERS * np.float32(np.inf)}, r"features holds inf at \(0, 0\)", id="41 inf"),
-        pytest.param({"feature": NUMBERS}, "must be item_ids, mask, features; got .*feature", id="42 misspelt"),
-        pytest.param({"features": NUMBERS[:1]}, "features has 1 along 'batch' where 2 is needed", id="43 rows"),
-        pytest.param({"mask": np.ones((2, 3), int)}, "mask has 3 along 'length' where 2 is needed", id="43 length"),
+        pytest.param(
+            {"item_ids": np.array([[3, 9], [1, 2]])}, r"item_ids holds 9 at \(0, 1\), allowed are 1", id="fault_01"
+        ),
+        pytest.param({"item_ids": -IDS}, "item_ids holds -3", id="fault_02 negative"),
+        pytest.param(
+            {"item_ids": (IDS.astype(np.uint64) + 2**63)}, "must be int64, not uint64", id="fault_06 beyond int64"
+        ),
+        pytest.param({"item_ids": IDS > 2}, "item_ids must be int64, not bool", id="fault_07 bools"),
+        pytest.param({"item_ids": IDS * 1.0}, "must be int64, not float64", id="fault_08 floats"),
+        pytest.param({"item_ids": [[3, 2**64], [1, 2]]}, "must be int64, not object", id="fault_10 beyond 64 bits"),
+        pytest.param({"item_ids": [["3", "8"], ["1", "2"]]}, "must be int64, not <U1", id="fault_11 strings"),
+        pytest.param({"item_ids": [[3, None], [1, 2]]}, "must be int64, not object", id="fault_12 None"),
+        pytest.param({"item_ids": [[3, 8], [1]]}, "item_ids cannot be read as an array", id="fault_14 ragged"),
+        pytest.param({"item_ids": np.ma.masked_equal(IDS, 3)}, "is a MaskedArray", id="fault_27 masked"),
+        pytest.param(
+            {"item_ids": np.ones((2, 6), int), "mask": np.ones((2, 6), int)}, "at most 5 are served", id="fault_18"
+        ),
+        pytest.param(
+            {"features": NUMBERS.astype(np.float64)}, "must be float32, not float64", id="fault_08 wider floats"
+        ),
+        pytest.param({"features": NUMBERS * np.float32(np.inf)}, r"features holds inf at \(0, 0\)", id="fault_41 inf"),
+        pytest.param({"feature": NUMBERS}, "must be item_ids, mask, features; got .*feature", id="fault_42 misspelt"),
+        pytest.param({"features": NUMBERS[:1]}, "features has 1 along 'batch' where 2 is needed", id="fault_43 rows"),
+        pytest.param(
+            {"mask": np.ones((2, 3), int)}, "mask has 3 along 'length' where 2 is needed", id="fault_43 length"
+        ),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(module: Module, change: dict[str, Any], message: str) -> None:

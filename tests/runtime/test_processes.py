@@ -28,7 +28,7 @@ def test_a_bundle_is_served_without_torch_ever_being_imported(tiny: Tiny, run_py
     )
 
 
-def test_118_nothing_touches_the_network(tiny: Tiny, run_python: Run) -> None:
+def test_fault_118_nothing_touches_the_network(tiny: Tiny, run_python: Run) -> None:
     block = """
 import socket, sys
 def refuse(event, arguments):
@@ -36,7 +36,13 @@ def refuse(event, arguments):
         raise SystemExit(f"network: {event} {arguments}")
 sys.addaudithook(refuse)
 """
-    run_python(block + SERVE, str(tiny.path))
+    count = """
+import os
+assert not [entry for entry in os.scandir("/proc/self/fd") if "socket:" in os.readlink(entry.path)]  # not of C++ either
+assert len(os.listdir("/proc/self/task")) == 1  # nor a thread that could open one
+"""
+    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # numpy's own
+    run_python(block + SERVE.replace("[1])", "[1], threads=1)") + count, str(tiny.path), **one)
     with pytest.raises(AssertionError, match="network: socket"):  # the block itself works
         run_python(block + "socket.create_connection(('127.0.0.1', 9))")
 
@@ -65,7 +71,7 @@ def test_an_onnxruntime_imported_earlier_is_warned_of(run_python: Run) -> None:
     assert run_python(code, ORT_DISABLE_TELEMETRY="1").stderr == ""
 
 
-def test_93_a_child_forked_after_the_import_ends(run_python: Run) -> None:
+def test_fault_93_a_child_forked_after_the_import_ends(run_python: Run) -> None:
     code = """
 import os, sys
 from genrec_runtime.device import import_onnxruntime
@@ -78,7 +84,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     run_python(code, options=["-W", "ignore::DeprecationWarning"])
 
 
-def test_120_checks_hold_without_assertions_and_with_warnings_as_errors(tiny: Tiny, run_python: Run) -> None:
+def test_fault_120_checks_hold_without_assertions_and_with_warnings_as_errors(tiny: Tiny, run_python: Run) -> None:
     code = """
 import sys
 from genrec_runtime import InputError, Recommender
@@ -95,8 +101,15 @@ for arguments in ({"k": 0}, {"k": 2**32 + 3}, {"exclude": []}):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("environment", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"TZ": "Asia/Kathmandu"}], ids=["C", "TZ"])
-def test_119_locale_and_place_do_not_matter(
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({"LC_ALL": "C", "PYTHONUTF8": "0"}, id="C"),
+        pytest.param({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, id="ASCII"),
+        pytest.param({"TZ": "Asia/Kathmandu"}, id="TZ"),
+    ],
+)
+def test_fault_119_locale_and_place_do_not_matter(
     copied: Path, tmp_path: Path, run_python: Run, environment: dict[str, str]
 ) -> None:
     place = tmp_path / "a päth with späces"

@@ -1,4 +1,3 @@
-import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ def assert_close(a: Any, b: Any) -> None:
 # --- rows that the model cannot answer
 
 
-def test_16_rows_without_a_known_item_get_the_most_popular(served: Recommender) -> None:
+def test_fault_16_rows_without_a_known_item_get_the_most_popular(served: Recommender) -> None:
     popular = served.catalogue.items.raw(served.catalogue.cold_start)
     answer = served.recommend([[], ["item 02"], ["?", 5], np.array([])], k=4, exclude=[[], [], [popular[1]], []])
     assert answer.status == ["cold_start", "model", "all_unknown", "cold_start"]
@@ -34,21 +33,23 @@ def test_16_rows_without_a_known_item_get_the_most_popular(served: Recommender) 
     assert answer.unknown_items == 2
 
 
-def test_16_the_cold_start_list_is_the_torch_paths(tiny: Tiny, served: Recommender) -> None:
+def test_fault_16_the_cold_start_list_is_the_torch_paths(tiny: Tiny, served: Recommender) -> None:
     histories: list[list[RawId]] = [[], ["?"], ["item 02"]]
     assert served.recommend(histories, k=7).items == [items for items, _ in tiny.torch_path.recommend(histories, 7)]
 
 
-def test_17_the_model_never_sees_a_row_of_padding_alone(served: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_17_the_model_never_sees_a_row_of_padding_alone(
+    served: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch_sizes = []
-    run = served._run
+    run = served._search._run
 
-    def spy(graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def spy(graph: str, inputs: dict[str, np.ndarray], deadline: float | None) -> dict[str, np.ndarray]:
         assert inputs["item_ids"].any(axis=1).all()
         batch_sizes.append(len(inputs["item_ids"]))
-        return run(graph, inputs)
+        return run(graph, inputs, deadline)
 
-    monkeypatch.setattr(served, "_run", spy)
+    monkeypatch.setattr(served._search, "_run", spy)
     rows = [[], ["item 01"], ["?"]]
     served.recommend(rows)
     served.recommend(rows, candidates=[ITEMS] * 3)
@@ -59,7 +60,7 @@ def test_17_the_model_never_sees_a_row_of_padding_alone(served: Recommender, mon
     assert len(batch_sizes) == 4
 
 
-def test_16_a_bundle_may_refuse_empty_histories(copied: Path, reseal: Callable[..., None]) -> None:
+def test_fault_16_a_bundle_may_refuse_empty_histories(copied: Path, reseal: Callable[..., None]) -> None:
     reseal(copied, lambda data: data["defaults"].update(empty_history="error", on_unknown="error", k=3))
     strict = Recommender.load(copied, device="cpu", threads=1)
     assert strict.recommend([["item 01"]]).lengths.tolist() == [3]
@@ -89,7 +90,7 @@ def test_a_history_of_foreign_ids_is_warned_of_once(tiny: Tiny) -> None:
 # --- batches
 
 
-def test_15_no_rows_give_no_rows(served: Recommender) -> None:
+def test_fault_15_no_rows_give_no_rows(served: Recommender) -> None:
     for rows in ([], (), np.zeros((0, 3), "U7")):
         answer = served.recommend(rows)
         assert (len(answer), answer.items, answer.scores, answer.status) == (0, [], [], [])
@@ -100,7 +101,7 @@ def test_15_no_rows_give_no_rows(served: Recommender) -> None:
     assert served.encode([]).dtype == np.float32
 
 
-def test_39_neighbours_and_chunks_never_change_an_answer(tiny: Tiny, served: Recommender) -> None:
+def test_fault_39_neighbours_and_chunks_never_change_an_answer(tiny: Tiny, served: Recommender) -> None:
     random = np.random.default_rng(2)
     rows = [[ITEMS[i] for i in random.integers(0, 37, row % 15)] for row in range(1100)]  # 1100 > 2 * 512
     exclude = [[ITEMS[i] for i in random.integers(0, 37, row % 4)] for row in range(1100)]
@@ -120,17 +121,17 @@ def test_39_neighbours_and_chunks_never_change_an_answer(tiny: Tiny, served: Rec
         np.testing.assert_allclose(served.encode([rows[i]])[0], states[i], **CLOSE)
 
 
-def test_39_one_wide_row_does_not_widen_all(served: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_39_one_wide_row_does_not_widen_all(served: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [["item 01"], ITEMS[:30], ["item 02"], ["item 03"]]
     expected = served.recommend(rows, k=5).items, served.score(rows, [ITEMS, ITEMS[:1], [], ITEMS[:2]])
     cells: list[int] = []
-    run = served._run
+    run = served._search._run
 
-    def spy(graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def spy(graph: str, inputs: dict[str, np.ndarray], deadline: float | None) -> dict[str, np.ndarray]:
         cells.extend(value.size for name, value in inputs.items() if name in ("exclude", "candidates"))
-        return run(graph, inputs)
+        return run(graph, inputs, deadline)
 
-    monkeypatch.setattr(served, "_run", spy)
+    monkeypatch.setattr(served._search, "_run", spy)
     monkeypatch.setattr(batches, "CELLS", 40)
     assert served.recommend(rows, k=5).items == expected[0]
     assert_close(served.score(rows, [ITEMS, ITEMS[:1], [], ITEMS[:2]]), expected[1])
@@ -138,27 +139,7 @@ def test_39_one_wide_row_does_not_widen_all(served: Recommender, monkeypatch: py
     assert len(cells) == 4 + 4
 
 
-def test_49_equal_rows_get_equal_answers(served: Recommender) -> None:
+def test_fault_49_equal_rows_get_equal_answers(served: Recommender) -> None:
     answer = served.recommend([["item 05", "item 09"]] * 3, k=5)
     assert answer.items[0] == answer.items[1] == answer.items[2]
     assert answer.scores[0].tobytes() == answer.scores[1].tobytes() == answer.scores[2].tobytes()
-
-
-def test_90_threads_share_one_recommender(tiny: Tiny) -> None:
-    recommender = Recommender.load(tiny.path, device="cpu", threads=1)  # its other graphs are not open yet
-    expected = recommender.recommend(tiny.histories, k=5).items
-    wrong: list[Any] = []
-
-    def work() -> None:
-        for i, history in enumerate(tiny.histories):
-            found = recommender.recommend([history], k=5).items[0]
-            recommender.score([history], [ITEMS[:3]])
-            if found != expected[i]:
-                wrong.append((i, found))
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []

@@ -32,7 +32,7 @@ def assert_close(a: Any, b: Any) -> None:
         np.testing.assert_allclose(row_a, row_b, **CLOSE)
 
 
-def test_35_what_was_seen_is_left_out_unless_it_is_asked_for(tiny: Tiny, served: Recommender) -> None:
+def test_fault_35_what_was_seen_is_left_out_unless_it_is_asked_for(tiny: Tiny, served: Recommender) -> None:
     histories = tiny.histories[:9]
     every = [list(ITEMS)] * 9
     assert served.recommend(histories, k=20).items == brute_force(served, histories, 20, seen(histories), every)
@@ -53,7 +53,7 @@ def test_exclude_leaves_out_further_items(tiny: Tiny, served: Recommender) -> No
     )
 
 
-def test_36_with_everything_excluded_nothing_is_recommended(served: Recommender) -> None:
+def test_fault_36_with_everything_excluded_nothing_is_recommended(served: Recommender) -> None:
     answer = served.recommend([["item 01"], [], ["?"]], exclude=[ITEMS, ITEMS, ITEMS])
     assert answer.items == [[], [], []]
     assert [scores.tolist() for scores in answer.scores] == [[], [], []]
@@ -73,7 +73,7 @@ def test_available_is_all_that_anybody_gets(tiny: Tiny, served: Recommender) -> 
     )
 
 
-def test_37_candidates_are_ranked_each_once_and_unknown_ones_dropped(tiny: Tiny, served: Recommender) -> None:
+def test_fault_37_candidates_are_ranked_each_once_and_unknown_ones_dropped(tiny: Tiny, served: Recommender) -> None:
     random = np.random.default_rng(8)
     histories = tiny.histories[:14]
     candidates: list[list[Any]] = [[ITEMS[i] for i in random.integers(0, 37, n)] for n in range(14)]
@@ -117,9 +117,9 @@ def test_candidates_may_be_asked_for_more_than_k_max(served: Recommender) -> Non
 def test_equal_scores_go_to_the_lower_id(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recommender = Recommender.load(numbers, device="cpu", threads=1)
 
-    def all_equal(graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def all_equal(graph: str, inputs: dict[str, np.ndarray], deadline: float | None) -> dict[str, np.ndarray]:
         return {"scores": np.zeros(inputs["candidates"].shape, np.float32)}
 
-    monkeypatch.setattr(recommender, "_run", all_equal)
+    monkeypatch.setattr(recommender._search, "_run", all_equal)
     pool = [100, 5, -7, 77, 0]
     assert recommender.recommend([[3]], k=4, candidates=[pool]).items == [[-7, 0, 5, 77]]

@@ -27,29 +27,39 @@ def test_inputs_that_fit_pass() -> None:
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
-        pytest.param({"item_ids": np.array([[9]])}, "id_out_of_range", r"9 at \(0, 0\), allowed are 1 to 8", id="01"),
-        pytest.param({"item_ids": np.array([[1], [-1]])}, "id_out_of_range", r"-1 at \(1, 0\)", id="02"),
-        pytest.param({"item_ids": np.array([[-(2**63)]])}, "id_out_of_range", "-9223372036854775808", id="03"),
-        pytest.param({"item_ids": np.array([[1, 0]])}, "id_out_of_range", r"0 at \(0, 1\)", id="04 the padding id"),
-        pytest.param({"item_ids": np.ones((2, 4), np.int32)}, "input_dtype", "must be int64, not int32", id="05"),
-        pytest.param({"item_ids": np.ones((2, 4), bool)}, "input_dtype", "must be int64, not bool", id="07"),
-        pytest.param({"item_ids": np.ones((2, 4))}, "input_dtype", "must be int64, not float64", id="08"),
-        pytest.param({"item_ids": np.array([["a"]])}, "input_dtype", "must be int64, not <U1", id="11"),
-        pytest.param({"item_ids": np.array([[None]])}, "input_dtype", "must be int64, not object", id="13"),
         pytest.param(
-            {"item_ids": np.ones(4, np.int64)}, "input_shape", r"axes \(batch, length\), got .*\(4,\)", id="20"
+            {"item_ids": np.array([[9]])}, "id_out_of_range", r"9 at \(0, 0\), allowed are 1 to 8", id="fault_01"
         ),
-        pytest.param({"item_ids": np.ones((2, 4, 1), np.int64)}, "input_shape", r"shape \(2, 4, 1\)", id="21"),
-        pytest.param({"item_ids": np.ones((2, 4), ">i8")}, "input_dtype", "must be int64, not >i8", id="24"),
-        pytest.param({"item_ids": np.ones((2, 6), np.int64)}, "input_shape", "6 along 'length', at most 5", id="18"),
-        pytest.param({"features": np.float32([[1, np.inf, 1]])}, "input_values", r"inf at \(0, 1\)", id="41 inf"),
-        pytest.param({"features": np.float32([[np.nan, 1, 1]])}, "input_values", "nan at", id="41 NaN"),
-        pytest.param({"features": None}, "input_names", "must be item_ids, features; got item_ids$", id="42 missing"),
-        pytest.param({"feature": np.ones(1)}, "input_names", "got item_ids, features, feature", id="42 extra"),
-        pytest.param({"item_ids": None, "features": None}, "input_names", "got none", id="42 nothing"),
-        pytest.param({"features": np.ones((3, 3), np.float32)}, "input_shape", "3 along 'batch' where 2", id="43"),
+        pytest.param({"item_ids": np.array([[1], [-1]])}, "id_out_of_range", r"-1 at \(1, 0\)", id="fault_02"),
+        pytest.param({"item_ids": np.array([[-(2**63)]])}, "id_out_of_range", "-9223372036854775808", id="fault_03"),
         pytest.param(
-            {"features": np.ones((2, 4), np.float32)}, "input_shape", "4 along 3 where 3 is needed", id="43 width"
+            {"item_ids": np.array([[1, 0]])}, "id_out_of_range", r"0 at \(0, 1\)", id="fault_04 the padding id"
+        ),
+        pytest.param({"item_ids": np.ones((2, 4), np.int32)}, "input_dtype", "must be int64, not int32", id="fault_05"),
+        pytest.param({"item_ids": np.ones((2, 4), bool)}, "input_dtype", "must be int64, not bool", id="fault_07"),
+        pytest.param({"item_ids": np.ones((2, 4))}, "input_dtype", "must be int64, not float64", id="fault_08"),
+        pytest.param({"item_ids": np.array([["a"]])}, "input_dtype", "must be int64, not <U1", id="fault_11"),
+        pytest.param({"item_ids": np.array([[None]])}, "input_dtype", "must be int64, not object", id="fault_13"),
+        pytest.param(
+            {"item_ids": np.ones(4, np.int64)}, "input_shape", r"axes \(batch, length\), got .*\(4,\)", id="fault_20"
+        ),
+        pytest.param({"item_ids": np.ones((2, 4, 1), np.int64)}, "input_shape", r"shape \(2, 4, 1\)", id="fault_21"),
+        pytest.param({"item_ids": np.ones((2, 4), ">i8")}, "input_dtype", "must be int64, not >i8", id="fault_24"),
+        pytest.param(
+            {"item_ids": np.ones((2, 6), np.int64)}, "input_shape", "6 along 'length', at most 5", id="fault_18"
+        ),
+        pytest.param({"features": np.float32([[1, np.inf, 1]])}, "input_values", r"inf at \(0, 1\)", id="fault_41 inf"),
+        pytest.param({"features": np.float32([[np.nan, 1, 1]])}, "input_values", "nan at", id="fault_41 NaN"),
+        pytest.param(
+            {"features": None}, "input_names", "must be item_ids, features; got item_ids$", id="fault_42 missing"
+        ),
+        pytest.param({"feature": np.ones(1)}, "input_names", "got item_ids, features, feature", id="fault_42 extra"),
+        pytest.param({"item_ids": None, "features": None}, "input_names", "got none", id="fault_42 nothing"),
+        pytest.param(
+            {"features": np.ones((3, 3), np.float32)}, "input_shape", "3 along 'batch' where 2", id="fault_43"
+        ),
+        pytest.param(
+            {"features": np.ones((2, 4), np.float32)}, "input_shape", "4 along 3 where 3 is needed", id="fault_43 width"
         ),
     ],
 )
@@ -62,6 +72,40 @@ def test_inputs_that_do_not_fit_are_refused(change: dict[str, Any], code: str, m
     with pytest.raises(InputError, match=message) as caught:
         check_inputs(SIGNATURE, given)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "row", "value"),
+    [
+        ({"item_ids": np.array([[1, 2], [3, 9]])}, "item_ids", 1, 9),
+        ({"item_ids": np.array([[1, 2], [-3, 9]])}, "item_ids", 1, -3),
+        ({"features": np.float32([[1, 1, 1], [1, -np.inf, 1]])}, "features", 1, -np.inf),
+        ({"item_ids": np.ones((2, 4), np.int32)}, "item_ids", None, "int32"),
+        ({"features": np.ones((3, 3), np.float32)}, "features", None, "(3, 3)"),
+        ({"features": None}, "features", None, None),
+        ({"featurs": np.ones(1)}, "featurs", None, None),
+    ],
+)
+def test_a_refusal_tells_the_input_the_row_and_the_value(
+    change: dict[str, Any], field: str, row: int | None, value: Any
+) -> None:
+    with pytest.raises(InputError, match=r"item_ids|feat") as caught:
+        check_inputs(SIGNATURE, inputs(**change))
+    assert (caught.value.field, caught.value.row, caught.value.value) == (field, row, value)
+
+
+def test_a_row_is_told_only_of_inputs_that_have_rows_and_a_range_may_be_open() -> None:
+    table = Signature((TensorSpec("table", "int64", ("items",), low=0),), ())
+    with pytest.raises(InputError, match=r"table holds -1 at \(2,\), allowed are 0 and above") as caught:
+        check_inputs(table, {"table": np.array([1, 2, -1])})
+    assert caught.value.row is None
+    with pytest.raises(InputError, match="allowed are 5 and below"):
+        check_inputs(Signature((TensorSpec("x", "int64", ("batch",), high=5),), ()), {"x": np.array([6])})
+
+
+def test_the_closest_name_is_offered_for_a_misspelt_one() -> None:
+    with pytest.raises(InputError, match=r"got item_ids, featurs; is featurs meant to be features\?$"):
+        check_inputs(SIGNATURE, {"item_ids": np.ones((2, 4), np.int64), "featurs": np.ones(1)})
 
 
 def session(**change: Any) -> SimpleNamespace:
@@ -98,6 +142,6 @@ def test_a_graph_as_stated_passes() -> None:
         ({"scores": ("tensor(float)", ["batch", 9])}, r"has scores tensor\(float\) \['batch', 9\]"),
     ],
 )
-def test_73_a_graph_that_is_not_as_stated_is_refused(change: dict[str, Any], message: str) -> None:
+def test_fault_73_a_graph_that_is_not_as_stated_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(BundleCorrupt, match=message):
         check_session("g", SIGNATURE, session(**change))

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from genrec_runtime import BundleCorrupt, BundleNotFound, Recommender, bundle, store
 from genrec_runtime.bundle import Bundle
-from genrec_runtime.engine import Engine
 from genrec_runtime.store import CURRENT, PREVIOUS, claim_current, point_current_to, promote, prune, rollback, target
 from tiny import Tiny
+from versions import write_versions
 
 SERVE = """
 import json, sys, time
@@ -91,28 +90,8 @@ def serving(root: Path, histories: Any, scratch: Path) -> Iterator[Serving]:
 def four(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, reseal: Callable[..., None]) -> Path:
     """A store of four versions, a day apart, of the same model with other weights."""
     root = tmp_path_factory.mktemp("four") / "store"
-    for day in range(1, 5):
-        folder = Path(shutil.copytree(tiny.path, root / "new"))
-        weights = np.fromfile(folder / "weights.bin", np.float32)
-        np.multiply(weights, 1 + day / 10).tofile(folder / "weights.bin")
-        reseal(folder, lambda manifest, day=day: manifest.update(created=f"2026-01-0{day}T00:00:00+00:00"))
-        record(folder)
-        reseal(folder)
-        folder.rename(root / Bundle.read_manifest(folder).version)
+    write_versions(tiny.path, root, 4, reseal)
     return root
-
-
-def record(folder: Path) -> None:
-    """Writes the answers to the golden requests anew."""
-    opened = Bundle.open(folder)
-    engine = Engine(opened, "cpu", 1)
-    for graph in opened.manifest.graphs:
-        arrays: dict[str, Any] = {}
-        for case, (inputs, _) in enumerate(opened.golden(graph)):
-            outputs = engine.run(graph, inputs)
-            arrays |= {f"{case}.in.{name}": values for name, values in inputs.items()}
-            arrays |= {f"{case}.out.{name}": values for name, values in outputs.items()}
-        np.savez(folder / "golden" / f"{graph}.npz", **arrays)
 
 
 @pytest.fixture

@@ -30,19 +30,27 @@ GOOD = {"parts": {"a/b": {"size": 3}}, "axes": ["batch", 4], "rate": 0.5}
 @pytest.mark.parametrize(
     ("blob", "message", "code"),
     [
-        pytest.param(b'{"a": NaN}', "NaN is no JSON number", "bundle_corrupt", id="62 NaN"),
-        pytest.param(b'{"a": -Infinity}', "-Infinity is no JSON number", "bundle_corrupt", id="62 infinity"),
-        pytest.param(b'{"a": 1e999}', "/a is too large a number", "bundle_unsafe", id="62 infinity in digits"),
-        pytest.param(b'{"a": 1, "b": {"c": 1, "c": 2}}', "a key occurs twice", "bundle_corrupt", id="62 a key twice"),
-        pytest.param(b"[" * 200_000, "is not strict JSON", "bundle_corrupt", id="63 depth bomb"),
-        pytest.param(b"[" * 40 + b"]" * 40, "nests deeper than 32", "bundle_unsafe", id="63 too deep"),
-        pytest.param(b'{"a": ' + b"9" * 5000 + b"}", "is not strict JSON", "bundle_corrupt", id="63 5,000 digits"),
-        pytest.param(b'{"a": [1, 9223372036854775808]}', "/a/1 does not fit 64 bits", "bundle_unsafe", id="63 2**63"),
-        pytest.param(b" " * (MAX_BYTES + 1), "1048577 bytes, more than 1048576", "bundle_unsafe", id="63 too large"),
-        pytest.param(b"\xff\xfe{}", "is not strict JSON: 'utf-8' codec", "bundle_corrupt", id="60 not UTF-8"),
-        pytest.param(b"\xef\xbb\xbf{}", "is not strict JSON", "bundle_corrupt", id="60 a byte order mark"),
-        pytest.param(b'{"a": 1,\n "b": }', "line 2 column 7", "bundle_corrupt", id="60 no JSON"),
-        pytest.param(b"", "is not strict JSON", "bundle_corrupt", id="60 empty"),
+        pytest.param(b'{"a": NaN}', "NaN is no JSON number", "bundle_corrupt", id="fault_62 NaN"),
+        pytest.param(b'{"a": -Infinity}', "-Infinity is no JSON number", "bundle_corrupt", id="fault_62 infinity"),
+        pytest.param(b'{"a": 1e999}', "/a is too large a number", "bundle_unsafe", id="fault_62 infinity in digits"),
+        pytest.param(
+            b'{"a": 1, "b": {"c": 1, "c": 2}}', "a key occurs twice", "bundle_corrupt", id="fault_62 a key twice"
+        ),
+        pytest.param(b"[" * 200_000, "is not strict JSON", "bundle_corrupt", id="fault_63 depth bomb"),
+        pytest.param(b"[" * 40 + b"]" * 40, "nests deeper than 32", "bundle_unsafe", id="fault_63 too deep"),
+        pytest.param(
+            b'{"a": ' + b"9" * 5000 + b"}", "is not strict JSON", "bundle_corrupt", id="fault_63 5,000 digits"
+        ),
+        pytest.param(
+            b'{"a": [1, 9223372036854775808]}', "/a/1 does not fit 64 bits", "bundle_unsafe", id="fault_63 2**63"
+        ),
+        pytest.param(
+            b" " * (MAX_BYTES + 1), "1048577 bytes, more than 1048576", "bundle_unsafe", id="fault_63 too large"
+        ),
+        pytest.param(b"\xff\xfe{}", "is not strict JSON: 'utf-8' codec", "bundle_corrupt", id="fault_60 not UTF-8"),
+        pytest.param(b"\xef\xbb\xbf{}", "is not strict JSON", "bundle_corrupt", id="fault_60 a byte order mark"),
+        pytest.param(b'{"a": 1,\n "b": }', "line 2 column 7", "bundle_corrupt", id="fault_60 no JSON"),
+        pytest.param(b"", "is not strict JSON", "bundle_corrupt", id="fault_60 empty"),
     ],
 )
 def test_what_is_no_strict_json_is_refused(blob: bytes, message: str, code: str) -> None:
@@ -85,11 +93,11 @@ def test_values_become_what_the_types_say() -> None:
         pytest.param({"until": 5}, "^/until must be str, not int", id="one type or null"),
     ],
 )
-def test_61_a_wrong_type_is_named_by_its_pointer(change: dict[str, Any], message: str) -> None:
+def test_fault_61_a_wrong_type_is_named_by_its_pointer(change: dict[str, Any], message: str) -> None:
     with pytest.raises(BundleCorrupt, match=message):
         decode(Whole, {**GOOD, **change}, "")
 
 
-def test_61_the_whole_may_be_of_a_wrong_type() -> None:
+def test_fault_61_the_whole_may_be_of_a_wrong_type() -> None:
     with pytest.raises(BundleCorrupt, match=r"^manifest\.json must be dict, not list"):
         decode(Whole, [], "")

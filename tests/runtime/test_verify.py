@@ -18,7 +18,7 @@ def test_a_whole_bundle_is_verified(tiny: Tiny) -> None:
     assert verify(tiny.path, expect_digest=seen.digest) == seen
 
 
-def test_68_undeclared_files_are_named(copied: Path) -> None:
+def test_fault_68_undeclared_files_are_named(copied: Path) -> None:
     for name in ("nohup.out", "golden/more.npz", ".DS_Store"):
         (copied / name).touch()
     assert verify(copied).undeclared == ("golden/more.npz", "nohup.out")
