@@ -32,6 +32,7 @@ from genrec_export.variants import check_options, drafts_of
 from genrec_models import SASRec
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.compare import Difference
+from genrec_runtime.device import processor
 from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import Manifest, Semantics
 from genrec_runtime.options import Options
@@ -119,7 +120,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30)
     options = parser.parse_args()
     print(
-        f"{cpu()}, {options.threads} threads; Python {platform.python_version()}, torch {torch.__version__}", end=", "
+        f"{processor()}, {options.threads} threads; Python {platform.python_version()}, torch {torch.__version__}",
+        end=", ",
     )
     print(f"onnxruntime {metadata.version('onnxruntime')}, numpy {np.__version__}; L={LENGTH}, k={K_MAX}")
     for items in options.items:
@@ -176,15 +178,6 @@ def timed(forms: dict[str, Engine], items: int, batch: int, runs: int) -> dict[s
             if run >= 2:
                 times[name].append(time.process_time() - begin)
     return times
-
-
-def cpu() -> str:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

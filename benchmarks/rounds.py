@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genrec_runtime.compare import compare_lists
+from genrec_runtime.device import processor
 from genrec_runtime.manifest import Tolerance
 
 TOLERANCE = Tolerance(atol=1e-5, rtol=1e-5)  # float32, sums in another order
@@ -118,14 +119,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def machine(*packages: str) -> str:
     """The CPU, its cores, and the versions of Python and of packages."""
     versions = [f"{name} {metadata.version(name)}" for name in packages]
-    return f"{cpu()}, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, {', '.join(versions)}"
-
-
-def cpu() -> str:
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.machine()
+    return f"{processor()}, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, {', '.join(versions)}"
 
 
 def write_section(path: Path, title: str, text: str) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -27,6 +25,7 @@ from genrec_export.tracing import OPSETS, Graph
 from genrec_runtime.batches import take
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.compare import Difference
+from genrec_runtime.device import processor
 from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import Tolerance
 from genrec_runtime.options import Options
@@ -106,7 +105,7 @@ def check_variants(report: Report, engine: Engine, histories: Ragged, say: Say) 
         }
     if measured:
         threads, version = engine.report.threads, engine.report.onnxruntime
-        measured["on"] = f"{_processor()}, {threads} threads, onnxruntime {version}"
+        measured["on"] = f"{processor()}, {threads} threads, onnxruntime {version}"
     return measured
 
 
@@ -159,13 +158,3 @@ def requests(engine: Engine, histories: Ragged) -> Arrays:
         "exclude": histories.pad(),
         "available": np.ones(semantics.num_items + 1, np.bool_),
     }
-
-
-def _processor() -> str:
-    """The CPU's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

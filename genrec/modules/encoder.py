@@ -114,7 +114,7 @@ class TransformerEncoder(nn.Module):
         """
         x, visible = self._embed(input_ids, attention_mask)
         encoded: Tensor = self.transformer(x, visible)
-        return encoded if attention_mask is None else encoded.masked_fill((attention_mask == 0).unsqueeze(-1), 0.0)
+        return encoded if attention_mask is None else encoded.masked_fill(~attention_mask.bool().unsqueeze(-1), 0.0)
 
     def newest(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Encodes the last slot: ``forward(...)[:, -1]`` for less work, as the last layer computes that slot only.
@@ -131,7 +131,7 @@ class TransformerEncoder(nn.Module):
         """
         x, visible = self._embed(input_ids, attention_mask)
         encoded: Tensor = self.transformer(x, visible, newest=True)[:, 0]
-        return encoded if attention_mask is None else encoded.masked_fill(attention_mask[:, -1:] == 0, 0.0)
+        return encoded if attention_mask is None else encoded.masked_fill(~attention_mask[:, -1:].bool(), 0.0)
 
     def attention_maps(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> list[Tensor]:
         """What each layer's slots pay attention to, for pictures; meant for evaluation mode.
@@ -153,7 +153,7 @@ class TransformerEncoder(nn.Module):
         ]
         if attention_mask is None:
             return maps
-        padded = (attention_mask == 0)[:, None, :, None]  # (B, 1, L, 1)
+        padded = ~attention_mask.bool()[:, None, :, None]  # (B, 1, L, 1)
         return [weights.masked_fill(padded, 0.0) for weights in maps]
 
     def _embed(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -162,7 +162,7 @@ class TransformerEncoder(nn.Module):
         x = self.dropout(self.pos_encoding(self.embedding(input_ids)))
         if attention_mask is None and not self.causal:
             return x, None
-        real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask != 0
+        real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         return x, visible_slots(real, causal=self.causal)
 
     def _check(self, input_ids: Tensor, attention_mask: Tensor | None) -> None:

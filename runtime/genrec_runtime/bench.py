@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec_runtime.device import CUDA, available_threads, parse_device
+from genrec_runtime.device import CUDA, available_threads, parse_device, processor
 from genrec_runtime.manifest import FP32
 from genrec_runtime.module import load
 from genrec_runtime.nvidia import ask_driver
@@ -168,7 +167,7 @@ def measure(
         clients=plan.clients,
         seconds=plan.seconds,
         device=report,
-        processor=_processor(),
+        processor=processor(),
         gpu=_gpu(device) if on_gpu else "",
         memory=dict(zip(("before", "loaded", "after"), resident, strict=True)) if all(resident) else None,
         cells=tuple(cells),
@@ -217,16 +216,6 @@ def _resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-def _processor() -> str:
-    """The CPU's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _gpu(device: str) -> str:

@@ -67,7 +67,7 @@ def freeze(folder: Path) -> None:
         patch("genrec_export.cases.FILLINGS", ("real",)),
         patch("genrec_export.interface.GOLDEN_HISTORIES", 8),
         patch("genrec_export.variants.speed", lambda *_: 1.0),
-        patch("genrec_export.variants._processor", lambda: "some machine"),
+        patch("genrec_export.variants.processor", lambda: "some machine"),
     ):
         recommender = put(recommender_at(Path(scratch, "recommender")), folder / "recommender")
         module = put(module_at(Path(scratch, "module")), folder / "module")
