@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import random
@@ -49,7 +50,15 @@ def start_fabric(device: str = "auto", precision: Precision = "32", loggers: lis
             loggers=loggers,
         )
         fabric.launch()
+    if group:
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """Ends the group's threads before the interpreter does: one that is still at work then aborts the process."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _accelerator(device: str) -> tuple[str, int | list[int]]:
