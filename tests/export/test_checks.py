@@ -7,13 +7,17 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from genrec.histories import ItemIds
 from genrec_export import ExportError
 from genrec_export.checks import GRAPH_BYTES, check_sizes
 from genrec_export.draft import Draft, trace_draft
+from genrec_export.foreign import serving_of
+from genrec_export.interface import example_of, graphs_of
 from genrec_export.modules import blank_manifest
 from genrec_export.surgery import move_weights, packed_bytes
 from genrec_export.tracing import Graph
-from genrec_runtime.manifest import Manifest, TensorSpec
+from genrec_models import SASRec
+from genrec_runtime.manifest import Manifest, Semantics, TensorSpec
 
 WIDTH = 60
 
@@ -51,6 +55,33 @@ def draft(module: nn.Module) -> Draft:
 def test_the_files_are_as_large_as_the_parameters() -> None:
     traced = trace_draft(draft(Plain()))
     assert len(traced.blobs["weights.bin"]) == WIDTH * WIDTH * 4  # the bias is small and stays in the graph
+
+
+def test_a_fixed_window_may_bring_its_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which slot sees which, a large constant where the length is one, and no second copy of anything."""
+    torch.manual_seed(0)
+    model = SASRec(300, embedding_dim=48, num_heads=2, num_layers=1, max_seq_length=320).eval()
+    ids = list(range(1, 301))
+    semantics = Semantics(0, 300, 320, "left", "keep_newest", "fixed", 20, "lowest_index", "logit", None)
+    serving = serving_of(
+        model.user_state,
+        model.item_vectors(),
+        None,
+        ids,
+        ItemIds(ids),
+        first_item=1,
+        pad_index=0,
+        max_seq_length=320,
+        k_max=20,
+    )
+    graphs = graphs_of(serving, semantics)
+    manifest = Manifest(**blank_manifest("recommender", "sasrec", {}, 20), capabilities=(), semantics=semantics)
+    windowed = Draft(serving, graphs, example_of(semantics, graphs), {}, manifest)
+    traced = trace_draft(windowed)
+    assert len(traced.blobs["weights.bin"]) > sum(p.nbytes for p in model.parameters()) + GRAPH_BYTES
+    monkeypatch.setattr("genrec_export.checks._fixed_lengths", lambda model: [])
+    with pytest.raises(ExportError, match=r"weights\.bin would have [\d,]+ bytes"):
+        check_sizes(serving, traced.models, traced.blobs)
 
 
 def test_a_tensor_that_tracing_made_of_nothing_is_refused() -> None:
