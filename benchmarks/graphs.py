@@ -21,73 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from bundles import catalogue_of, model_of, write
 
-from genrec.histories import ItemIds, Ragged
-from genrec_export.assemble import TOLERANCE, blank_manifest, export_draft
-from genrec_export.draft import Draft
-from genrec_export.foreign import serving_of
-from genrec_export.interface import example_of, goldens_of, graphs_of
-from genrec_export.report import Report
-from genrec_export.variants import check_options, drafts_of
-from genrec_models import SASRec
 from genrec_runtime.bundle import Bundle
-from genrec_runtime.compare import Difference
 from genrec_runtime.device import processor
 from genrec_runtime.engine import Engine
-from genrec_runtime.manifest import Manifest, Semantics
 from genrec_runtime.options import Options
 from genrec_runtime.sessions import Sessions
 
-LENGTH, K_MAX = 50, 100
-
-
-def write(folder: Path, items: int, width: int, opset: Any) -> Path:
-    """A bundle of a SASRec with random weights, traced and written as any other, but not proved: only its speed is looked at."""
-    torch.manual_seed(0)
-    model = SASRec(items, embedding_dim=width, num_heads=2, num_layers=2, max_seq_length=LENGTH).eval()
-    ids = list(range(1, items + 1))
-    semantics = Semantics(
-        0, items, LENGTH, "left", "keep_newest", "bucketed", min(K_MAX, items), "lowest_index", "logit", None
-    )
-    serving = serving_of(
-        model.user_state,
-        model.item_vectors(),
-        None,
-        ids,
-        ItemIds(ids),
-        first_item=1,
-        pad_index=0,
-        max_seq_length=LENGTH,
-        k_max=K_MAX,
-    )
-    variants: Any = ("fp16", "int8")
-    check_options(variants, opset, by_table=True)
-    graphs = graphs_of(serving, semantics)
-    example = example_of(semantics, graphs)
-    manifest = Manifest(**blank_manifest("recommender", "sasrec", {}, opset), capabilities=(), semantics=semantics)
-    numbered = Ragged.from_rows([np.arange(1, 9)])
-    draft = Draft(
-        serving,
-        graphs,
-        example,
-        goldens_of(serving, semantics, numbered),
-        manifest,
-        variants=drafts_of(variants, serving, graphs, example),
-    )
-    report = Report(TOLERANCE)
-    report.add("graph", "nothing: a benchmark", "", Difference(0.0, 0.0, -1))
-    return export_draft(draft, folder, report, lambda *_: MEASURED, promote=False, say=lambda text: None).path
-
-
-MEASURED = {name: {"overlap": 0.0, "histories": 0, "bytes": 0, "speed": {}} for name in ("fp16", "int8")} | {"on": ""}
-
-
-def resident() -> int:
-    """Bytes of this process that lie in memory."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) << 10
-    return 0
+LENGTH, K_MAX = 50, 100  # the latter as exports make it
 
 
 def open_engine(bundle: Bundle, variant: str, threads: int, *, packs: bool) -> Engine:
@@ -99,13 +41,13 @@ def open_engine(bundle: Bundle, variant: str, threads: int, *, packs: bool) -> E
 def memory_of(path: Path, variant: str, *, packs: bool) -> int:
     """Bytes that opening a session and answering once adds, in a fresh process."""
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import graphs; import numpy as np\n"
+        "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import fresh, graphs\n"
         "from genrec_runtime.bundle import Bundle\n"
         "bundle = Bundle.open(sys.argv[2], variant=sys.argv[3])\n"
-        "import onnxruntime; before = graphs.resident()\n"
+        "import onnxruntime; before = fresh.resident(os.getpid())\n"
         "engine = graphs.open_engine(bundle, sys.argv[3], 1, packs=sys.argv[4] == 'True')\n"
         "engine.run('recommend', graphs.requests(bundle.manifest.semantics.num_items, 1))\n"
-        "print(graphs.resident() - before)"
+        "print(fresh.resident(os.getpid()) - before)"
     )
     arguments = [sys.executable, "-W", "ignore", "-c", code, str(Path(__file__).parent), str(path), variant, str(packs)]
     return int(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
@@ -142,7 +84,11 @@ FORMS = {
 def measure(items: int, width: int, batches: list[int], threads: int, runs: int) -> None:
     """One table: forms by batch."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = {opset: write(Path(folder) / str(opset), items, width, opset) for opset in (20, 23)}
+        model, catalogue = model_of(items, width, LENGTH), catalogue_of(items)
+        paths = {
+            opset: write(Path(folder) / str(opset), model, catalogue, opset=opset, variants=("fp16", "int8"))
+            for opset in (20, 23)
+        }
         memory = {name: memory_of(paths[o], v, packs=p) for name, (o, v, p) in FORMS.items()}
         bundles = {opset: Bundle.open(path) for opset, path in paths.items()}
     opened = {name: open_engine(bundles[o], v, threads, packs=p) for name, (o, v, p) in FORMS.items()}

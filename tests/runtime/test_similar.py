@@ -106,7 +106,11 @@ def test_k_is_the_bundles_own_or_the_callers_and_never_more_than_there_are(tiny:
     assert whole.similar([5], k=1000).lengths.tolist() == [len(whole.catalogue.items) - 1]
 
 
-def test_no_items_are_like_none(served: Recommender) -> None:
+def test_no_items_are_like_none(served: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        served._search, "_run", None
+    )  # a batch without rows ends the process on onnxruntime 1.29 and older
+    assert len(served.item_vectors([])) == 0
     answer = served.similar([])
     assert (len(answer), answer.items, answer.scores, answer.status) == (0, [], [], [])
 
