@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec import _overlaps
-from genrec.metrics import RankCounts, RecommendationMetrics, list_ranks
+from genrec.metrics import RankCounts, RecommendationMetrics, list_ranks, overlaps
 
 Metric = Callable[..., float]
 recall = RecommendationMetrics.recall_at_k
@@ -229,15 +228,15 @@ def test_mend_23_diversity_with_common_and_rare_items_equals_the_formula() -> No
     rng = np.random.default_rng(0)
     odds = 1 / np.arange(1, 41)
     lists = [rng.choice(40, rng.integers(0, 9), p=odds / odds.sum()).tolist() for _ in range(230)]
-    assert 1 <= _overlaps.Overlaps([set(row) for row in lists]).common < 40  # both ways of counting are taken
+    assert 1 <= overlaps.Overlaps([set(row) for row in lists]).common < 40  # both ways of counting are taken
     assert diversity(lists) == pytest.approx(naive_diversity(lists), rel=1e-12)
 
 
 @given(lists_of_few, st.integers(1, 8))
 def test_mend_23_diversity_equals_the_formula_in_blocks_of_any_size(lists: list[list[int]], height: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_overlaps, "_PAIRS_A_BLOCK", 1)
-        patch.setattr(_overlaps, "_LISTS_A_BLOCK", height)
+        patch.setattr(overlaps, "_PAIRS_A_BLOCK", 1)
+        patch.setattr(overlaps, "_LISTS_A_BLOCK", height)
         assert diversity(lists) == pytest.approx(naive_diversity(lists), rel=1e-12)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec._overlaps import Overlaps
+from genrec.metrics.overlaps import Overlaps
 
 
 class SupportsArray(Protocol):

@@ -1,0 +1,5 @@
+"""``python -m genrec.cli``, as torchrun calls it."""
+
+from genrec.cli import main
+
+main()
