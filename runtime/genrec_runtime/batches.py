@@ -10,7 +10,7 @@ from genrec.histories import Ints, Ragged
 
 ROWS = 512  # rows a run at most
 CELLS = 1 << 20  # entries of one padded input a run
-SCORES = 1 << 26  # scores (rows times catalogue) a run
+SCORES = 1 << 26  # scores (rows times catalogue) a run: 256 MiB, and a few times that while the best are looked for
 
 
 def rows_a_run(num_items: int) -> int:

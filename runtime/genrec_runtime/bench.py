@@ -23,6 +23,7 @@ from genrec_runtime.nvidia import ask_driver
 from genrec_runtime.workload import Call, make_workload
 
 P99_FROM = 100  # calls; of fewer the 99th percentile is no more than the slowest one
+SWITCHES = ("dedicated", "cuda_graphs")  # options of loading
 WARM = 0.25  # share of the measured time that is spent on calls before it
 
 Watch = Callable[[str], object]
@@ -41,6 +42,8 @@ class Plan:
         length: items of each drawn history; None draws 1 to the longest that the model looks at. Of a module: the size of
             its free axes beside the batch.
         seed: of the requests.
+        dedicated: as of ``Recommender.load``.
+        cuda_graphs: as of ``Recommender.load``.
 
     Raises:
         ValueError: if there is nothing to measure, or a number is below 1, or ``seconds`` are not above 0.
@@ -53,6 +56,8 @@ class Plan:
     k: int | None = None
     length: int | None = None
     seed: int = 0
+    dedicated: bool = False
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         lists = {"batches": self.batches, "threads": (1,) if self.threads is None else self.threads}
@@ -97,6 +102,7 @@ class Bench:
         requests: what was asked, in words.
         clients: callers at a time.
         seconds: how long each cell was measured.
+        options: the names of the plan's options that were on: "dedicated", "cuda_graphs".
         device: what ``device_report`` says, less the threads, which are in the cells.
         processor: the CPU's name.
         gpu: the GPU's name where one answers, else empty.
@@ -111,6 +117,7 @@ class Bench:
     requests: str
     clients: int
     seconds: float
+    options: tuple[str, ...]
     device: dict[str, Any]
     processor: str
     gpu: str
@@ -146,7 +153,14 @@ def measure(
     counts = plan.threads or tuple(sorted({1, available_threads()}))
     resident, cells = [_resident()], []
     for threads in counts:
-        with load(path, device=device, threads=threads, variant=variant) as served:
+        with load(
+            path,
+            device=device,
+            threads=threads,
+            variant=variant,
+            dedicated=plan.dedicated,
+            cuda_graphs=plan.cuda_graphs,
+        ) as served:
             resident.append(_resident())
             work = make_workload(served, histories, k=plan.k, length=plan.length, seed=plan.seed)
             for batch in plan.batches:
@@ -166,6 +180,7 @@ def measure(
         requests=work.said,
         clients=plan.clients,
         seconds=plan.seconds,
+        options=tuple(name for name in SWITCHES if getattr(plan, name)),
         device=report,
         processor=processor(),
         gpu=_gpu(device) if on_gpu else "",

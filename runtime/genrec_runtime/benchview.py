@@ -34,7 +34,7 @@ def table(bench: Bench) -> str:
 def headline(bench: Bench) -> str:
     """What was asked of which bundle, in one line."""
     clients = _count(bench.clients, "client")
-    return f"{bench.model} {bench.version} {bench.variant}: {bench.requests}; {clients}"
+    return "; ".join([f"{bench.model} {bench.version} {bench.variant}: {bench.requests}", clients, *bench.options])
 
 
 def _machine(bench: Bench) -> str:

@@ -180,6 +180,8 @@ def doctor(as_json: bool) -> None:
 )
 @click.option("-k", "--k", type=int, default=None, help="How many items; the bundle's default if not given.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the drawn histories.")
+@click.option("--dedicated", is_flag=True, help="Let idle threads spin, as on a machine of its own.")
+@click.option("--cuda-graphs", is_flag=True, help="Replay each shape's kernels as one CUDA graph.")
 @click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), default=None, help="A picture of the table.")
 @VARIANT
@@ -194,6 +196,8 @@ def bench(
     file: Path | None,
     k: int | None,
     seed: int,
+    dedicated: bool,
+    cuda_graphs: bool,
     as_json: bool,
     picture: Path | None,
     variant: str,
@@ -203,7 +207,7 @@ def bench(
     from genrec_runtime.bench import Plan, measure
     from genrec_runtime.benchview import check_picture, plot, table
 
-    plan = Plan(batches, threads, clients, seconds, k, history_length, seed)
+    plan = Plan(batches, threads, clients, seconds, k, history_length, seed, dedicated, cuda_graphs)
     if picture is not None:
         check_picture(picture)
     histories = None if file is None else read_file(file)

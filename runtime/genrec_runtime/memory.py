@@ -8,7 +8,7 @@ from pathlib import Path
 from genrec_runtime.device import control_groups
 from genrec_runtime.errors import InferenceError
 from genrec_runtime.manifest import Manifest
-from genrec_runtime.sessions import PREPACK_BELOW
+from genrec_runtime.sessions import packs
 
 # What loading and warming up may take: for bundles of 27 and 56 MB it was 2.3 and 3 times the bytes of the files and of what
 # their graphs pack, the ids' Python objects and the golden requests included.
@@ -43,7 +43,8 @@ def shortage(manifest: Manifest, variant: str) -> InferenceError | None:
     """
     left_out = {file for name, other in manifest.variants.items() if name != variant for file in other.files}
     files = sum(entry.size for name, entry in manifest.files.items() if name not in left_out)
-    packed = sum(size for name, size in manifest.memory.items() if name not in left_out and size < PREPACK_BELOW)
+    weights = sum(manifest.files[name].size for name in manifest.weights if name not in left_out)
+    packed = sum(size for name, size in manifest.memory.items() if name not in left_out and packs(size, weights))
     needed, free = FACTOR * (files + packed) + SCRATCH, free_memory()
     if free is None or needed <= free:
         return None

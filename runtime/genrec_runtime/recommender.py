@@ -112,12 +112,13 @@ class Recommender(Served):
             lists = self._search.best(numbered.known, known, excluded, allowed, k, deadline)
         else:
             lists = self._search.rank(numbered.known, known, pools, excluded, allowed, k, deadline)
-        answers = dict(zip(known.tolist(), lists, strict=True))
         if len(known) < count:
+            answers = dict(zip(known.tolist(), lists, strict=True))
             others = np.flatnonzero(numbered.known.lengths == 0)
             popular = self._search.popular(others, pools, excluded, allowed, k)
             answers |= zip(others.tolist(), popular, strict=True)
-        return self._answer([answers[row] for row in range(count)], numbered)
+            lists = [answers[row] for row in range(count)]
+        return self._answer(lists, numbered)
 
     def recommend_iter(
         self,
@@ -291,9 +292,8 @@ class Recommender(Served):
         numbered = number_rows(self.catalogue.items, histories, "histories", policy)
         if not self._warned:
             self._warned = warn_if_foreign(self.catalogue.items, numbered, stacklevel=3)
-        empty = np.flatnonzero(numbered.known.lengths == 0)
-        if len(empty) and self.manifest.defaults.empty_history == "error":
-            row = int(empty[0])
+        if self.manifest.defaults.empty_history == "error" and not numbered.known.lengths.all():
+            row = int(np.argmin(numbered.known.lengths))
             message = f"histories[{row}] holds no item of the catalogue"
             raise InputError(message, code="empty_history", row=row, field="histories")
         return numbered

@@ -193,7 +193,7 @@ class Search:
 
 def _lists(outputs: Arrays, k: int) -> list[List]:
     """The first ``k`` places of each row, as far as they hold an item."""
-    items, scores = outputs["items"][:, :k].copy(), outputs["scores"][:, :k].copy()
+    items, scores = outputs["items"][:, :k], outputs["scores"][:, :k].copy()
     real = np.sum(scores > -np.inf, axis=1).tolist()  # what is masked stands last
     return [(items[i, :n], scores[i, :n]) for i, n in enumerate(real)]
 

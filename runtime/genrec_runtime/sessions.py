@@ -19,6 +19,11 @@ PREPACK_BELOW = 128 << 20
 MAX_FOLDED = 16 << 20  # bytes of a constant that onnxruntime may compute from others when it opens a graph
 
 
+def packs(multiplied: int, weights: int) -> bool:
+    """Whether a graph that multiplies by so many bytes of so many bytes of weights is packed anew."""
+    return multiplied < PREPACK_BELOW or multiplied < weights / 2
+
+
 class Sessions:
     """Opens sessions for the graphs of one bundle; they share every weight.
 
@@ -91,9 +96,8 @@ class Sessions:
         return settings
 
     def _packs(self, file: str) -> bool:
-        packed = self._bundle.manifest.memory.get(file, 0)
-        total = sum(self._bundle.files[name].nbytes for name in self._weight_files())
-        return packed < PREPACK_BELOW or packed < total / 2
+        weights = sum(self._bundle.files[name].nbytes for name in self._weight_files())
+        return packs(self._bundle.manifest.memory.get(file, 0), weights)
 
     def _initializers(self) -> dict[str, Any]:
         """Every weight of the opened files as an OrtValue over the bundle's verified bytes, shared by all sessions."""

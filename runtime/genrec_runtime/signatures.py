@@ -13,6 +13,8 @@ from genrec_runtime.checks import ONNX_TYPES
 from genrec_runtime.errors import BundleCorrupt, InputError
 from genrec_runtime.manifest import Signature, TensorSpec
 
+DTYPES = {name: np.dtype(name) for name in ONNX_TYPES}
+
 
 def check_inputs(signature: Signature, inputs: Mapping[str, NDArray[Any]]) -> None:
     """What onnxruntime does not check, or only on some devices: names, dtypes, equal axes, largest sizes, values.
@@ -26,7 +28,7 @@ def check_inputs(signature: Signature, inputs: Mapping[str, NDArray[Any]]) -> No
     sizes: dict[str | int, int] = {}
     for spec in signature.inputs:
         array = inputs[spec.name]
-        if array.dtype != np.dtype(spec.dtype):
+        if array.dtype != DTYPES[spec.dtype]:
             message = f"{spec.name} must be {spec.dtype}, not {array.dtype}"
             raise InputError(message, code="input_dtype", field=spec.name, value=str(array.dtype))
         _check_shape(spec, array, sizes, signature.limits)

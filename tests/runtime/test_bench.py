@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from genrec_runtime import Recommender, benchview, load
 from genrec_runtime import bench as benching
 from genrec_runtime.bench import Bench, Cell, Plan, measure, summarise, time_calls
-from genrec_runtime.benchview import plot, table
+from genrec_runtime.benchview import headline, plot, table
 from genrec_runtime.cli import main
 from genrec_runtime.manifest import Signature, TensorSpec
 from genrec_runtime.workload import FREE_AXIS, draw_histories, draw_inputs, make_workload
@@ -39,7 +39,7 @@ def made_up(p99: float | None = 9.5, memory: dict[str, int] | None = None) -> Be
         Cell(64, 2, 200, 5.0, p99, 12800.0),
     )
     device = {"asked": "auto", "providers": ("CPUExecutionProvider",), "onnxruntime": "1.2.3"}
-    return Bench("net", "0123456789ab", "int8", "words", 3, 0.5, device, "Some CPU", "", memory, cells)
+    return Bench("net", "0123456789ab", "int8", "words", 3, 0.5, (), device, "Some CPU", "", memory, cells)
 
 
 # --- timing
@@ -220,6 +220,24 @@ def test_every_pair_of_batch_and_threads_is_measured(tiny: Tiny) -> None:
     assert found.device["providers"] == ("CPUExecutionProvider",)
     assert found.processor
     assert said == [f"measuring batch {b}, threads {t}" for t, b in ((2, 3), (2, 1), (1, 3), (1, 1))]
+
+
+def test_how_it_is_served_is_part_of_the_plan_and_of_what_is_said(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[dict[str, Any]] = []
+
+    def loading(path: Path, **options: Any) -> Any:
+        opened.append(options)
+        return load(path, **options)
+
+    monkeypatch.setattr(benching, "load", loading)
+    plain = measure(tiny.path, Plan(batches=(1,), threads=(2,), seconds=0.01), device="cpu")
+    spinning = measure(tiny.path, Plan(batches=(1,), threads=(2,), seconds=0.01, dedicated=True), device="cpu")
+    assert [options["dedicated"] for options in opened] == [False, True]
+    assert (plain.options, spinning.options) == ((), ("dedicated",))
+    assert headline(plain).endswith("1 client")
+    assert headline(spinning).endswith("1 client; dedicated")
+    with pytest.raises(ValueError, match="cuda_graphs=True needs a GPU"):
+        measure(tiny.path, Plan(batches=(1,), seconds=0.01, cuda_graphs=True), device="cpu")
 
 
 def test_one_thread_and_all_are_measured_where_none_are_named(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
