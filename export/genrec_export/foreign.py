@@ -146,8 +146,15 @@ def _table(item_vectors: Tensor, places: Tensor, first_item: int, states: Tensor
     count = len(places)
     rows = _lookup(places, _start("item_vectors", len(item_vectors), count, first_item), 0)
     if len(item_vectors) == count + 1 and _unless_same(rows) is None:
-        return item_vectors if isinstance(item_vectors, nn.Parameter) else item_vectors.detach()
+        return _whole(item_vectors)
     return item_vectors.detach()[rows]
+
+
+def _whole(vectors: Tensor) -> Tensor:
+    """The parameter that vectors are the first rows of: it is looked up in, too, and a copy would be a second table."""
+    owner = vectors if vectors._base is None else vectors._base
+    same = owner.shape[1:] == vectors.shape[1:] and owner.data_ptr() == vectors.data_ptr()
+    return owner if isinstance(owner, nn.Parameter) and same else vectors.detach()
 
 
 def _start(name: str, rows: int, count: int, first_item: int) -> int:

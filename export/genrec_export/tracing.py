@@ -25,6 +25,7 @@ OPSETS = (20, 23)  # 23 has Attention as one operator
 
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+SILU = torch.ops.aten.silu.default
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def trace(
                 dynamic_shapes=(shapes,) if _takes_any_number(module) else shapes,
                 external_data=False,
                 verbose=False,
-                custom_translation_table={ATTENTION: _attention} if opset == OPSET else None,
+                custom_translation_table={SILU: _silu} | ({ATTENTION: _attention} if opset == OPSET else {}),
             )
         except Exception as error:  # torch's exporter raises many types, its own only as the outermost
             raise ExportError(f"torch cannot export the model: {root_cause(error)}") from error
@@ -139,6 +140,12 @@ def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, *rest: A
     turned = op.Transpose(key, perm=[0, 1, 3, 2])  # (B, H, D/H, L)
     scores = op.MatMul(op.Mul(query, op.Constant(value_float=scale)), turned)  # (B, H, Q, L)
     return op.MatMul(op.Softmax(op.Add(scores, hidden), axis=-1), value)  # (B, H, Q, D/H)
+
+
+def _silu(x: Any) -> Any:
+    """x / (1 + exp(-x)), as torch computes it: onnxruntime's Sigmoid is off by a thousandth where it is next to nothing, which
+    matters to a norm that follows."""
+    return op.Div(x, op.Add(op.Constant(value_float=1.0), op.Exp(op.Neg(x))))
 
 
 def _takes_any_number(module: nn.Module) -> bool:

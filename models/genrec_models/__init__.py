@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genrec_models.baselines import ItemKNN, Markov, Popularity, SequentialRules
+    from genrec_models.bert4rec import BERT4Rec, BERT4RecConfig
+    from genrec_models.gru4rec import GRU4Rec, GRU4RecConfig
+    from genrec_models.hstu import HSTU, HSTUConfig
     from genrec_models.recommend import TorchRecommender
     from genrec_models.run import Run, load_run
     from genrec_models.sasrec import SASRec, SASRecConfig
 
 __all__ = [
+    "HSTU",
     "MODELS",
     "SUMMARIES",
+    "BERT4Rec",
+    "BERT4RecConfig",
+    "GRU4Rec",
+    "GRU4RecConfig",
+    "HSTUConfig",
     "ItemKNN",
     "Markov",
     "Popularity",
@@ -39,6 +48,8 @@ MODELS: dict[str, str] = {
     "markov": "genrec_models.baselines:Markov",
     "sequential-rules": "genrec_models.baselines:SequentialRules",
     "sasrec": "genrec_models.sasrec:SASRec",
+    "gru4rec": "genrec_models.gru4rec:GRU4Rec",
+    "bert4rec": "genrec_models.bert4rec:BERT4Rec",
 }
 
 SUMMARIES: dict[str, str] = {
@@ -47,12 +58,17 @@ SUMMARIES: dict[str, str] = {
     "markov": "counted: what most often came right after the newest item",
     "sequential-rules": "counted: what came within a few steps after each of the newest items",
     "sasrec": "trained: a causal transformer over the history (Kang and McAuley 2018)",
+    "gru4rec": "trained: a recurrent network over the history (Hidasi et al. 2016)",
+    "bert4rec": "trained: a bidirectional transformer that fills in masked events (Sun et al. 2019)",
 }
 
 RECIPES = Path(__file__).parent / "recipes"
 
 _FILES = {
     "baselines": ["ItemKNN", "Markov", "Popularity", "SequentialRules"],
+    "bert4rec": ["BERT4Rec", "BERT4RecConfig"],
+    "gru4rec": ["GRU4Rec", "GRU4RecConfig"],
+    "hstu": ["HSTU", "HSTUConfig"],
     "recommend": ["TorchRecommender"],
     "run": ["Run", "load_run"],
     "sasrec": ["SASRec", "SASRecConfig"],

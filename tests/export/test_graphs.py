@@ -191,6 +191,15 @@ def test_attention_is_that_of_torch_whatever_its_mask(kind: str) -> None:
         assert "IsNaN" not in [node.op_type for node in model.graph.node]
 
 
+def test_silu_keeps_its_digits_where_it_is_next_to_nothing() -> None:
+    spec, module = TensorSpec("x", "float32", ("batch", 5)), nn.SiLU()
+    graph = Graph(module.forward, (spec,), (replace(spec, name="y"),), {})
+    model = trace(module, {"g": graph}, {"x": torch.rand(2, 5)})
+    running = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = torch.tensor([[-200.0, -16.0, -3.0, 0.0, 40.0]])
+    np.testing.assert_allclose(running.run(None, {"x": x.numpy()})[0], module(x), rtol=1e-6)  # some roundings
+
+
 def test_a_row_of_padding_has_the_state_zero_whatever_the_model_makes_of_it() -> None:
     class Fragile(nn.Module):
         def forward(self, items: Tensor) -> Tensor:

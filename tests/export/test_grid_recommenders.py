@@ -18,7 +18,7 @@ from torch import Tensor
 import my_models
 from genrec.histories import Catalogue, ItemIds
 from genrec_export import export_recommender
-from genrec_models import SASRec, TorchRecommender
+from genrec_models import HSTU, BERT4Rec, GRU4Rec, SASRec, TorchRecommender
 from genrec_runtime import Recommender
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.engine import Engine
@@ -67,9 +67,31 @@ class Subject:
 
 
 def sasrec(width: int, heads: int, layers: int) -> Subject:
-    model = large(
-        SASRec(len(ITEMS), embedding_dim=width, num_heads=heads, num_layers=layers, max_seq_length=MAX_SEQ_LENGTH)
-    ).eval()
+    sizes = {"embedding_dim": width, "num_heads": heads, "num_layers": layers, "max_seq_length": MAX_SEQ_LENGTH}
+    return zoo(large(SASRec(len(ITEMS), **sizes)))
+
+
+def gru4rec() -> Subject:
+    return zoo(large(GRU4Rec(len(ITEMS), embedding_dim=9, hidden_dim=7, num_layers=2, max_seq_length=MAX_SEQ_LENGTH)))
+
+
+def bert4rec() -> Subject:
+    return zoo(large(BERT4Rec(len(ITEMS), embedding_dim=12, num_heads=3, max_seq_length=MAX_SEQ_LENGTH)))
+
+
+def hstu() -> Subject:
+    """Its weights stay small: its norms enlarge what is next to nothing, and every rounding error with it."""
+    torch.manual_seed(3)
+    sizes = {"embedding_dim": 10, "num_heads": 2, "head_dim": 7, "max_seq_length": MAX_SEQ_LENGTH}
+    model = HSTU(len(ITEMS), use_time=False, **sizes)
+    with torch.no_grad():
+        model.encoder.embedding.weight.mul_(20)
+    return zoo(model)
+
+
+def zoo(model: Any) -> Subject:
+    """A model of the zoo, over the tiny catalogue."""
+    model.eval()
     catalogue = Catalogue(ItemIds(ITEMS), np.arange(len(ITEMS), 0, -1))
     path = TorchRecommender(model, catalogue)
 
@@ -154,6 +176,9 @@ MAKERS = [
     pytest.param(lambda: sasrec(12, 1, 2), id="sasrec, 1 head, 2 layers", marks=pytest.mark.slow),
     pytest.param(lambda: sasrec(14, 2, 1), id="sasrec, 2 heads, 1 layer", marks=pytest.mark.slow),
     pytest.param(lambda: sasrec(21, 7, 2), id="sasrec, odd width, 7 heads, 2 layers", marks=pytest.mark.slow),
+    pytest.param(gru4rec, id="gru4rec, 2 layers"),
+    pytest.param(bert4rec, id="bert4rec, 3 heads"),
+    pytest.param(hstu, id="hstu without times, 2 heads"),
     pytest.param(window_net, id="left-padded, positions from the window's start"),
     pytest.param(right_net, id="right-padded encoder of torch"),
     pytest.param(gru_net, id="gru with a biased head"),

@@ -100,6 +100,14 @@ def test_the_cpu_does_not_round_halves_between_two_nodes() -> None:
     assert session_of(model_of(text)).run(None, {"x": x, "z": z})[0].tolist() == [2**-20]
 
 
+def test_a_sigmoid_next_to_nothing_is_far_off() -> None:
+    """Why SiLU is exported as torch computes it, by an exponential (``genrec_export.tracing._silu``)."""
+    text = "(float[1] x) => (float[1] y, float[1] z) { y = Sigmoid(x) m = Neg(x) e = Exp(m) z = Reciprocal(e) }"
+    sigmoid, near = session_of(model_of(text)).run(None, {"x": np.array([-16], np.float32)})
+    assert abs(sigmoid[0] / np.exp(-16.0) - 1) > 0.01
+    assert abs(near[0] / np.exp(-16.0) - 1) < 1e-5  # what is left of float32
+
+
 # --- what it says, and where
 
 
