@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from genrec.data import make_shop
+from genrec.training import DataOptions
 from my_models import RightNet
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,21 @@ def folder(tmp_path: Path) -> Path:
     titles = {"item": [str(raw) for raw in shop.data.items.all()], "title": list(shop.data.titles)}
     pl.DataFrame(titles).write_csv(tmp_path / "items.csv")
     torch.save(RightNet().state_dict(), tmp_path / "right.pt")
+    write_predictions(tmp_path / "events.csv", tmp_path / "theirs.csv")
     return tmp_path
+
+
+def write_predictions(events: Path, out: Path) -> None:
+    """What another code base recommends on the same split: to each user the first 20 items that it has not had."""
+    import polars as pl
+
+    split = DataOptions(source=str(events), k_core=5).load()
+    raw = split.data.items.all()
+    rows = []
+    for user, history in zip(split.test.users.tolist(), split.histories(split.test).rows(), strict=True):
+        new = [number for number in range(1, len(raw) + 1) if number not in set(history.tolist())]
+        rows += [(str(split.data.user_ids[user]), raw[number - 1], rank) for rank, number in enumerate(new[:20], 1)]
+    pl.DataFrame(rows, schema=["user", "item", "rank"], orient="row").write_csv(out)
 
 
 def test_every_block_of_the_readme_runs(folder: Path) -> None:

@@ -14,7 +14,7 @@ def card(manifest: Manifest, report: Report, facts: Mapping[str, Any]) -> str:
     parts = [f"# {manifest.model.get('name', manifest.kind)}", _what(manifest)]
     for title, values in (("Settings", manifest.model.get("config", {})), *_sections(facts)):
         if values:
-            parts.append(f"## {title}\n\n" + "\n".join(_entries(values)))
+            parts.append(f"## {title}\n\n" + "\n".join([*_entries(values), *_by_cut_off(values)]))
     parts.append("## Parity with torch\n\n```\n" + report.table() + "\n```")
     if manifest.variants:
         parts.append("## Variants\n\n" + _variants(manifest))
@@ -47,8 +47,17 @@ def _variants(manifest: Manifest) -> str:
 
 
 def _entries(values: Mapping[str, Any]) -> list[str]:
-    """One list entry a value; what is not set is left out."""
-    return [f"- {key}: {_shown(value)}" for key, value in values.items() if value is not None]
+    """One list entry a value; what is not set is left out, and what is measured at a cut-off is in the table."""
+    return [f"- {key}: {_shown(value)}" for key, value in values.items() if value is not None and "@" not in key]
+
+
+def _by_cut_off(values: Mapping[str, Any]) -> list[str]:
+    """The lines of a table of what is named as ``recall@10`` is: a row a metric, a column a cut-off; none where nothing is."""
+    measured = {tuple(key.split("@", 1)): value for key, value in values.items() if "@" in key}
+    names, cuts = dict.fromkeys(name for name, _ in measured), dict.fromkeys(cut for _, cut in measured)
+    rows = [[name, *(_shown(measured[name, cut]) if (name, cut) in measured else "" for cut in cuts)] for name in names]
+    lines = [["at", *cuts], ["---"] * (1 + len(cuts)), *rows]
+    return ["", *(f"| {' | '.join(line)} |" for line in lines)] if rows else []
 
 
 def _shown(value: Any) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 import click
 
 from genrec import __version__
+from genrec.cli.compare import compare
 from genrec.cli.data import data
 from genrec.cli.evaluate import evaluate
 from genrec.cli.options import OneLineErrors
+from genrec.cli.plot import plot
 from genrec.cli.train import quickstart, train, zoo
 
 
@@ -19,5 +21,5 @@ def main() -> None:
     sys.path.append(str(Path.cwd()))  # a model of one's own, package.module:Class, may lie in the folder one works in
 
 
-for command in (quickstart, train, evaluate, data, zoo):
+for command in (quickstart, train, evaluate, compare, plot, data, zoo):
     main.add_command(command)

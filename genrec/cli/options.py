@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from genrec.data import Split
     from genrec.training import DataOptions
+    from genrec_models import Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Any], Any]
 
 USERS_ERRORS = (ValueError, TypeError, OSError, ImportError, ArithmeticError)  # DataError is a ValueError
 SPLIT_OPTIONS = {"split", "valid_from", "test_from"}
+SPLITS = ("leave-one-out", "temporal")
+SPLIT: Option = click.option("--split", type=click.Choice(SPLITS), help="How to part the events.")
 TRAIN_PACKAGES = ("torch", "lightning", "polars", "safetensors", "rich", "tensorboard", "pooch")
 
 
@@ -39,8 +44,8 @@ def _one_line(error: BaseException) -> str:
     return text
 
 
-def data_options(command: Command) -> Command:
-    """The options that say what data are used, in the order of a page of help."""
+def data_options(command: Command, split: Option = SPLIT) -> Command:
+    """The options that say what data are used, in the order of a page of help; ``split`` may be another than the usual one."""
     for option in reversed(
         [
             click.option("--data", "source", help="A CSV, TSV or Parquet file (.gz too), or a data set's name."),
@@ -53,7 +58,7 @@ def data_options(command: Command) -> Command:
             click.option("--title-col", help="The titles' column in it."),
             click.option("--dedup", type=click.Choice(["first", "none"]), help="Keep a user's first event of an item."),
             click.option("--k-core", type=click.IntRange(min=0), help="Fewest events of each user and item."),
-            click.option("--split", type=click.Choice(["leave-one-out", "temporal"]), help="How to part the events."),
+            split,
             click.option("--valid-from", help="Temporal split: where validation begins (date or seconds)."),
             click.option("--test-from", help="Temporal split: where the test begins."),
         ]
@@ -83,6 +88,21 @@ def read_data_options(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> 
         if settings.get(name) is not None and Path(settings[name]).is_file():
             settings[name] = str(Path(settings[name]).resolve())
     return DataOptions(**settings)
+
+
+def split_of(run: Run, data: Mapping[str, Any]) -> Split:
+    """The data that a run was trained on, split as they were; or those that options of the command line name."""
+    saved = run.config["data"]
+    own = not given(**data)
+    if own and not saved["options"]:
+        raise ValueError(f"{run.folder} does not say where its data came from; name them by --data")
+    split = read_data_options(saved["options"], data).load()
+    if own and split.data.content_hash != saved["hash"]:
+        raise ValueError(
+            f"the data of {run.folder} have changed: {saved['source']} had hash {saved['hash'][:12]} and has "
+            f"{split.data.content_hash[:12]}; name them by --data to use them all the same"
+        )
+    return split
 
 
 def cut_offs(text: str) -> list[int]:

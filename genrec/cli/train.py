@@ -98,7 +98,7 @@ def _print_result(result: FitResult) -> None:
     if result.already_done:
         click.echo(f"{result.folder} holds a finished run of these settings: nothing to do", err=True)
     columns = {name: Evaluation.from_json(result.metrics[name]) for name in ("valid", "test")}
-    print_table(columns)
+    print_table({name: one.metrics for name, one in columns.items()}, [one.cases for one in columns.values()])
     if result.metrics["best_epoch"]:
         click.echo(f"best epoch {result.metrics['best_epoch']} of {len(result.metrics['epochs'])}")
     click.echo(f"wrote {result.folder}")

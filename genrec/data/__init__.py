@@ -4,6 +4,7 @@ try:
     from genrec.data.errors import DataError
     from genrec.data.interactions import Interactions
     from genrec.data.loading import load_data, load_titles
+    from genrec.data.reading import read_split
     from genrec.data.sequences import SequenceData
     from genrec.data.splits import Cases, Split, leave_one_out, temporal_split
     from genrec.data.synthetic import Ceiling, Shop, make_shop
@@ -25,6 +26,7 @@ __all__ = [
     "load_data",
     "load_titles",
     "make_shop",
+    "read_split",
     "temporal_split",
     "write_split",
 ]

@@ -132,7 +132,8 @@ def case_batches(
         world: how many processes there are.
 
     Yields:
-        ``item_ids`` int64 (B, L), left-padded; ``exclude`` int64 (B, E), the whole histories; ``targets`` int64 (B,).
+        ``cases`` int64 (B,), which they are; ``item_ids`` int64 (B, L), left-padded; ``exclude`` int64 (B, E), the whole
+        histories; ``targets`` int64 (B,).
     """
     order = np.argsort(cases.ends, kind="stable")
     for start in range(rank * batch_size, len(order), world * batch_size):
@@ -140,6 +141,7 @@ def case_batches(
         part = Cases(cases.users[index], cases.ends[index])
         exclude = split.histories(part).pad()
         yield {
+            "cases": torch.from_numpy(index),
             "item_ids": torch.from_numpy(exclude[:, -max_seq_length:].copy()),
             "exclude": torch.from_numpy(exclude),
             "targets": torch.from_numpy(split.targets(part)),

@@ -15,6 +15,7 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from torch import nn
 
 from genrec.data import Split
+from genrec.results.result import FORMAT, FORMAT_VERSION, Floats
 from genrec.training.config import FitConfig
 from genrec.training.contract import CountedModel, is_counted, recommender
 from genrec.training.evaluation import PROTOCOL, evaluate
@@ -94,12 +95,12 @@ def fit(
             if counted
             else _train(fabric, model, split, config, seed, folder, resume=state == "started", progress=progress)
         )
-    metrics = _measure(model, split, config, course)
+    metrics, values = _measure(model, split, config, course)
     model.cpu().eval()
     if folder is not None and fabric.is_global_zero:
         if counted:
             folder.write_weights(model.state_dict())
-        folder.write_json(folder.metrics, metrics)
+        folder.write_metrics(metrics, split.data.user_ids[split.test.users], values)
     return FitResult(model, metrics, None if folder is None else folder.path, False, fabric.is_global_zero)
 
 
@@ -132,21 +133,23 @@ def _count(fabric: Fabric, model: nn.Module, split: Split) -> Course:
     return Course()
 
 
-def _measure(model: nn.Module, split: Split, config: FitConfig, course: Course) -> dict[str, Any]:
-    """The contents of ``metrics.json``; the one place where the test cases are scored."""
-    scored = {
-        name: evaluate(model, split, cases, batch_size=config.eval_batch_size).to_json()
-        for name, cases in (("valid", split.valid), ("test", split.test))
-    }
-    return {
-        "format": "genrec-metrics",
-        "format_version": 1,
+def _measure(
+    model: nn.Module, split: Split, config: FitConfig, course: Course
+) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """The contents of ``metrics.json``, and those of the test by user; the one place where the test cases are scored."""
+    valid = evaluate(model, split, split.valid, batch_size=config.eval_batch_size)
+    test = evaluate(model, split, batch_size=config.eval_batch_size, full=True)
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
         "protocol": split.protocol() | PROTOCOL,
         "monitor": MONITOR,
         "best_epoch": course.best_epoch,
         "epochs": course.rows,
-        **scored,
+        "valid": valid.to_json(),
+        "test": test.to_json(),
     }
+    return content, test.values
 
 
 def _open(
@@ -180,7 +183,7 @@ def _describe(
         "model": vars(kind).get("zoo_name", f"{kind.__module__}:{kind.__qualname__}"),  # a subclass is not of the zoo
         "config": asdict(recommender(model).config),
         "fit": asdict(config),
-        "seed": seed,
+        "seed": None if is_counted(model) else seed,
         "data": {
             "source": data.source,
             "options": dict(data_options),

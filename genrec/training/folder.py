@@ -10,11 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genrec.data import Split
 from genrec.histories import Ragged
+from genrec.results.files import beside, write_json, write_whole
+from genrec.results.result import METRICS, Floats, write_per_user
 
 PARITY_HISTORIES = 512
 _MAY_DIFFER = {
@@ -38,7 +41,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.config = self.path / "config.json"
-        self.metrics = self.path / "metrics.json"
+        self.metrics = self.path / METRICS
         self.weights = self.path / "model.safetensors"
         self.last = self.path / "last.ckpt"
         self.logs = self.path / "logs"
@@ -68,21 +71,22 @@ class RunFolder:
         """Writes what is known before training: settings, items, and histories to check an export with."""
         self.path.mkdir(parents=True, exist_ok=True)
         for name, content in split.catalogue().files().items():
-            _write(self.path / name, content)
+            write_whole(self.path / name, content)
         histories = sample_histories(split)
         with (self.path / "histories.npz").open("wb") as file:
             np.savez(file, values=histories.values, offsets=histories.offsets)
-        self.write_json(self.config, config)
+        write_json(self.config, config)
 
-    def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Writes one of the folder's JSON files."""
-        _write(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    def write_metrics(self, metrics: Mapping[str, Any], users: NDArray[Any], values: Mapping[str, Floats]) -> None:
+        """Writes ``per_user.npz`` and then ``metrics.json``, by which the run is finished."""
+        write_per_user(self.path, users, values)
+        write_json(self.metrics, metrics)
 
     def write_weights(self, weights: dict[str, Tensor]) -> None:
         """Writes ``model.safetensors``."""
-        beside = _beside(self.weights)
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, beside)
-        os.replace(beside, self.weights)
+        part = beside(self.weights)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, part)
+        os.replace(part, self.weights)
 
     def read_weights(self) -> dict[str, Tensor]:
         """Reads ``model.safetensors``."""
@@ -90,9 +94,9 @@ class RunFolder:
 
     def write_last(self, state: dict[str, Any]) -> None:
         """Writes ``last.ckpt``, which ``torch.load(weights_only=True)`` opens."""
-        beside = _beside(self.last)
-        torch.save(state, beside)
-        os.replace(beside, self.last)
+        part = beside(self.last)
+        torch.save(state, part)
+        os.replace(part, self.last)
 
     def read_metrics(self) -> dict[str, Any]:
         """Reads ``metrics.json``."""
@@ -117,16 +121,6 @@ def sample_histories(split: Split, size: int = PARITY_HISTORIES) -> Ragged:
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(size, len(order))).round().astype(np.int64))]
     histories = split.histories(split.test)
     return histories.slices(chosen, np.zeros_like(chosen), histories.lengths[chosen])
-
-
-def _write(path: Path, content: bytes) -> None:
-    beside = _beside(path)
-    beside.write_bytes(content)
-    os.replace(beside, path)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

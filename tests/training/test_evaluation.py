@@ -47,7 +47,45 @@ def test_ranks_and_lists_give_the_same_metrics(split: Split) -> None:
     model = SASRec(len(split.data.items), embedding_dim=8, max_seq_length=5)
     recommender = TorchRecommender(model, split.catalogue())
     by_lists = evaluate_lists(lambda rows, k: [ids for ids, _ in recommender.recommend(rows, k)], split)
-    assert evaluate(model, split) == by_lists
+    by_ranks = evaluate(model, split, full=True)
+    assert by_ranks == by_lists
+    assert by_ranks.values.keys() == by_lists.values.keys()
+    for name, column in by_ranks.values.items():
+        assert column.tolist() == by_lists.values[name].tolist()
+    assert evaluate(model, split).metrics.items() < by_ranks.metrics.items()
+
+
+def test_a_full_evaluation_knows_each_case_and_what_the_lists_hold() -> None:
+    split = split_of([[1, 2, 3], [2, 1, 5], [1, 1, 4], [2, 3, 2]])
+    found = evaluate(Fixed([0.0, 7.0, 5.0, 5.0, 6.0]), split, ks=(1, 2), full=True)  # best first: 2 5 3 4 1
+    assert found.values["recall@2"].tolist() == [1, 1, 0, 0]  # lists 5 3, 5 3, 2 5, 5 4; targets 3, 5, 4, 2
+    assert found.values["mrr@2"].tolist() == [1 / 2, 1 / 1, 0, 0]
+    assert found.metrics["coverage@1"] == 2 / 5
+    assert found.metrics["coverage@2"] == 4 / 5
+    assert found.metrics["average_popularity@1"] == (0 + 0 + 2 + 0) / 4  # training holds 1, 2, 1 and 2
+    shares = {5: 1 / 4, 2: 2 / 4}  # an item unknown to training counts as one seen once
+    assert found.metrics["novelty@1"] == -(3 * math.log2(shares[5]) + math.log2(shares[2])) / 4
+    result = found.result("fixed", split, {"model": "fixed"})
+    assert result.users.tolist() == [0, 1, 2, 3]
+    assert result.protocol["seen_filter"].startswith("every item of the whole history")
+    with pytest.raises(ValueError, match="evaluate with full=True"):
+        evaluate(Fixed([0.0] * 5), split).result("fixed", split, {})
+
+
+def test_lists_end_where_only_the_history_is_left() -> None:
+    split = split_of([[1, 2, 3, 4, 5], [2, 1, 5]])
+    found = evaluate(Fixed([1.0, 2.0, 3.0, 4.0, 5.0]), split, ks=(9,), full=True)
+    assert found.metrics["recall@9"] == 1
+    assert found.metrics["coverage@9"] == 3 / 5  # 5; and 5, 4, 3: nobody was given 1 or 2
+
+
+def test_an_id_that_the_split_does_not_know_takes_a_place_and_is_no_item() -> None:
+    split = split_of([[1, 2, 3], [2, 1, 3]])
+    found = evaluate_lists(lambda rows, k: [["zz", "c"], ["d"]], split, ks=(1, 2))
+    assert found.values["mrr@2"].tolist() == [1 / 2, 0]
+    assert (found.metrics["coverage@1"], found.metrics["coverage@2"]) == (1 / 5, 2 / 5)
+    with pytest.raises(ValueError, match="gave 1 lists for 2 histories"):
+        evaluate_lists(lambda rows, k: [["c"]], split)
 
 
 def test_the_model_is_left_in_the_mode_it_was_in(split: Split) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from genrec.data import Cases, Split
+from genrec.results import read_result
 from genrec.training import FitConfig, evaluate, fit
 from genrec.training.batches import Windows, epoch_order
 from genrec.training.folder import sample_histories
@@ -64,7 +65,7 @@ def test_training_learns_and_leaves_the_best_epoch(split: Split, new_model: Make
     assert result.metrics["best_epoch"] == best["epoch"]
     assert best["valid_ndcg@10"] > before
     assert evaluate(result.model, split, split.valid).metrics["ndcg@10"] == best["valid_ndcg@10"]
-    assert evaluate(result.model, split).to_json() == result.metrics["test"]
+    assert evaluate(result.model, split, full=True).to_json() == result.metrics["test"]
     assert not result.model.training
 
 
@@ -110,10 +111,23 @@ def test_a_run_folder_holds_what_serving_and_people_need(split: Split, new_model
     assert list((tmp_path / "run/logs/tensorboard").glob("events.*"))
 
 
+def test_a_run_folder_can_be_compared_by_user(split: Split, new_model: Make, tmp_path: Path) -> None:
+    run = fit(new_model(), split, out=tmp_path / "run", seed=4, config=QUICK)
+    found = read_result(tmp_path / "run")
+    measured = evaluate(run.model, split, full=True)
+    assert found.users.tolist() == split.data.user_ids[split.test.users].tolist()
+    assert {name: column.tolist() for name, column in found.values.items()} == {
+        name: column.tolist() for name, column in measured.values.items()
+    }
+    assert (found.metrics, found.name) == (measured.metrics, "run")
+    assert (found.details["model"], found.details["seed"]) == ("sasrec", 4)
+    assert found.protocol == run.metrics["protocol"]
+
+
 def test_a_counted_model_goes_through_the_same_door(split: Split, tmp_path: Path) -> None:
     result = fit(ItemKNN(len(split.data.items)), split, out=tmp_path / "run")
     run = load_run(tmp_path / "run")
-    assert evaluate(run.model, split).to_json() == result.metrics["test"] == run.metrics["test"]
+    assert evaluate(run.model, split, full=True).to_json() == result.metrics["test"] == run.metrics["test"]
     assert run.metrics["epochs"] == []
     with pytest.raises(ValueError, match="exists and is not empty"):
         fit(ItemKNN(len(split.data.items)), split, out=tmp_path / "run")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from genrec.data import Split
+from genrec.results import read_result
 from genrec.training import FitConfig, fit
 from genrec.training.processes import random_states, restore_random_states, seed_everything
 from genrec_models import SASRec
@@ -34,8 +35,10 @@ def tell(found):
 EVALUATE = """
 model = load_run(sys.argv[1]).model
 fabric = start_fabric("cpu")
-found = [evaluate(model, split, cases, batch_size=7).to_json() for cases in (split.valid, split.test)]
-tell({"world": fabric.world_size, "found": found})
+valid = evaluate(model, split, split.valid, batch_size=7)
+test = evaluate(model, split, batch_size=7, full=True)
+values = {name: column.tolist() for name, column in test.values.items()}
+tell({"world": fabric.world_size, "found": [valid.to_json(), test.to_json()], "values": values})
 """
 TRAIN = """
 torch.manual_seed(7)
@@ -67,7 +70,8 @@ def torchrun(code: str, folder: Path, *arguments: object) -> list[Any]:
 def test_two_processes_count_what_one_counts(split: Split, new_model: Callable[[], SASRec], tmp_path: Path) -> None:
     config = FitConfig(max_epochs=2, batch_size=32, eval_batch_size=7, learning_rate=0.01, device="cpu")
     metrics = fit(new_model(), split, out=tmp_path / "run", config=config).metrics
-    expected = {"world": 2, "found": [metrics["valid"], metrics["test"]]}
+    values = {name: column.tolist() for name, column in read_result(tmp_path / "run").values.items()}
+    expected = {"world": 2, "found": [metrics["valid"], metrics["test"]], "values": values}
     assert torchrun(EVALUATE, tmp_path, tmp_path / "run") == [expected, expected]
 
 

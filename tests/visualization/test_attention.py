@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, what is refused, and that nothing stays open. Looks are for eyes, not for tests."""
+"""Attention maps: what is drawn, what is refused, and that nothing stays open. Looks are for eyes, not for tests."""
 
 import os
 import subprocess
@@ -10,29 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genrec.visualization import (
-    AttentionVisualization,
-    attention_figure,
-    save_figure,
-    training_curve_figure,
-)
-
-pytest.importorskip("seaborn")
+from genrec.visualization import AttentionVisualization, attention_figure, save_figure
 
 PNG = b"\x89PNG"
 plot = AttentionVisualization.plot_attention_heatmap
-
-
-@pytest.fixture(autouse=True)
-def agg(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Pyplot on a backend without windows, and no figure left open by a test."""
-    from matplotlib import pyplot
-
-    before = pyplot.get_backend()
-    pyplot.switch_backend("agg")
-    yield
-    assert pyplot.get_fignums() == []
-    pyplot.switch_backend(before)
 
 
 def names(count: int, prefix: str = "token") -> list[str]:
@@ -243,55 +224,38 @@ def test_no_two_names_overlap_and_the_picture_stays_of_a_size(shape: tuple[int, 
             assert (gaps >= 8).all(), f"names of 8 points stand {gaps.min():.1f} points apart"
 
 
-# --- the course of a training
+def test_a_large_map_shows_small_weights_on_a_square_root_scale() -> None:
+    large = attention_figure(weights(30, 30), names(30), names(30))
+    assert maps(large)[0].collections[0].norm.gamma == 0.5
+    assert large.axes[-1].get_ylabel() == "weight, square-root scale"
+    small = attention_figure(weights(3, 3), names(3), names(3))  # its numbers are written into it
+    assert maps(small)[0].collections[0].norm.gamma == 1
+    assert small.axes[-1].get_ylabel() == "weight"
 
 
-def panels(rows: list[dict[str, Any]]) -> list[Any]:
-    return training_curve_figure(rows).axes
+def test_weights_from_the_runtime_are_drawn_as_those_from_torch_are(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from genrec.modules import MultiHeadAttention
+    from genrec_export import export_module
+    from genrec_runtime import Module
 
-
-def curve(values: list[float | None]) -> list[dict[str, Any]]:
-    return [{"epoch": i + 1, "train_loss": 5.0 - i, "valid_ndcg@10": value} for i, value in enumerate(values)]
-
-
-def test_the_best_epoch_is_the_first_with_the_highest_metric() -> None:
-    upper, lower = panels(curve([0.1, 0.3, 0.2, 0.3]))
-    np.testing.assert_array_equal(upper.lines[0].get_xydata(), [[1, 5], [2, 4], [3, 3], [4, 2]])
-    np.testing.assert_array_equal(lower.lines[0].get_xydata(), [[1, 0.1], [2, 0.3], [3, 0.2], [4, 0.3]])
-    assert lower.get_legend().get_texts()[0].get_text() == "best: 0.3000 in epoch 2"
-    for axes in (upper, lower):
-        assert list(axes.lines[1].get_xdata()) == [2, 2]  # the upright line
-    assert (upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel()) == ("train loss", "valid ndcg@10", "epoch")
-
-
-def test_epochs_without_a_value_are_left_out() -> None:
-    rows = [*curve([None, 0.3, float("nan"), 0.1]), {"epoch": 5, "train_loss": 0.5}]
-    upper, lower = panels(rows)
-    np.testing.assert_array_equal(lower.lines[0].get_xydata(), [[2, 0.3], [4, 0.1]])
-    assert upper.lines[0].get_xydata()[-1].tolist() == [5, 0.5]
-
-
-def test_epochs_are_ticked_by_whole_numbers(tmp_path: Path) -> None:
-    for count in (1, 3, 40):
-        figure = training_curve_figure(curve([0.1] * count))
-        save_figure(figure, tmp_path / "curve.png")
-        assert all(tick == int(tick) for tick in figure.axes[1].get_xticks())
-
-
-def test_another_metric_and_title_can_be_asked_for() -> None:
-    rows = [{"epoch": 0, "train_loss": 2.0, "valid_recall@5": 0.5}]
-    figure = training_curve_figure(rows, metric="valid_recall@5", title="SASRec")
-    assert figure.get_suptitle() == "SASRec"
-    assert figure.axes[1].get_ylabel() == "valid recall@5"
-
-
-def test_a_metric_that_was_not_measured_is_refused_with_those_that_were() -> None:
-    with pytest.raises(
-        ValueError, match=r"none of the 2 rows holds 'valid_mrr@5'; they hold \['epoch', 'train_loss', 'va"
-    ):
-        training_curve_figure(curve([0.1, 0.2]), metric="valid_mrr@5")
-    with pytest.raises(ValueError, match=r"none of the 0 rows holds 'train_loss'"):
-        training_curve_figure([])
+    model = MultiHeadAttention(12, 3).eval()
+    bundle = export_module(model, out=tmp_path / "store").path
+    query, key = (np.random.default_rng(0).standard_normal((2, n, 12)).astype(np.float32) for n in (4, 5))
+    mask = np.array([[[1, 1, 1, 1, 0]] * 4] * 2)
+    served = Module.load(bundle, device="cpu").run(query=query, key=key, value=key, mask=mask)["weights"]
+    with torch.no_grad():
+        own = model(*map(torch.from_numpy, (query, key, key, mask)))[1]
+    assert served.shape == (2, 3, 4, 5)
+    pictures = [attention_figure(batch[1], names(5, "in"), names(4, "out")) for batch in (served, own)]
+    assert [axes.get_title() for axes in maps(pictures[0])] == ["head 1", "head 2", "head 3"]
+    for ours, theirs in zip(*map(maps, pictures), strict=True):
+        np.testing.assert_allclose(cells(ours).filled(-1), cells(theirs).filled(-1), atol=1e-5)  # float32 products
+        assert np.ma.getmaskarray(cells(ours))[:, 4].all()
+        assert not np.ma.getmaskarray(cells(ours))[:, :4].any()
+    assert [label.get_text() for label in maps(pictures[0])[2].get_xticklabels()] == names(5, "in")
+    with pytest.raises(ValueError, match=r"choose one row of the batch, as in weights\[0\]"):
+        attention_figure(served, names(5), names(4))
 
 
 def test_pictures_can_be_drawn_outside_the_main_thread(tmp_path: Path) -> None:

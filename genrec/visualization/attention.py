@@ -1,30 +1,26 @@
-"""Pictures of attention maps and of a training's course. Matplotlib and seaborn are imported when a picture is asked for.
-
-Figures are built without pyplot's global state, so that they work headless and in any thread, and nothing stays open.
-"""
+"""Pictures of attention maps, one panel a head, whichever path the weights come from."""
 
 from __future__ import annotations
 
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from genrec.visualization.canvas import GREY, Floats, new_figure, save_figure, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Floats = NDArray[np.float64]
 Names = Sequence[object]
 _LABEL_LENGTH = 24  # characters of a name that are shown
 _LABEL_INCHES = 0.2  # from one label to the next at least
 _ANNOTATED = 20  # names a side up to which cells carry their weight, where there is room
 _SILENT_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}  # they write files and show nothing
-_MASKED, _BLUE, _ORANGE = "#d9d9d9", "#2a6fb0", "#d9661f"
 
 
 class AttentionVisualization:
@@ -88,68 +84,8 @@ def attention_figure(weights: Any, input_tokens: Names, output_tokens: Names, ti
     return figure
 
 
-def training_curve_figure(
-    rows: Sequence[Mapping[str, Any]], metric: str = "valid_ndcg@10", title: str | None = None
-) -> Figure:
-    """A picture of a training's course: the loss, below it the validation's metric, and the best epoch marked in both.
-
-    Args:
-        rows: per epoch a mapping with "epoch", and "train_loss" and ``metric`` where they were measured; epochs where
-            one is missing, None or NaN are left out of its curve.
-        metric: the key whose highest value marks the best epoch, the earliest of equals.
-        title: heading; "Training" when None.
-
-    Raises:
-        ImportError: if matplotlib or seaborn is missing.
-        ValueError: if no row holds "train_loss", or none holds ``metric``.
-    """
-    losses, values = _series(rows, "train_loss"), _series(rows, metric)  # each (N, 2): epoch, value
-    best = values[np.argmax(values[:, 1])]
-    figure = new_figure()
-    figure.set_size_inches(7.5, 5.5)
-    figure.suptitle("Training" if title is None else title)
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    for axes, points, name in ((upper, losses, "train_loss"), (lower, values, metric)):
-        axes.plot(*points.T, color=_BLUE, marker="o", markersize=3)
-        axes.axvline(best[0], color=_ORANGE, linestyle="--", linewidth=1)
-        axes.set_ylabel(name.replace("_", " "))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    label = f"best: {best[1]:.4f} in epoch {best[0]:.0f}"
-    lower.plot(*best, color=_ORANGE, marker="o", markersize=8, linestyle="none", label=label)
-    lower.legend(loc="best")
-    lower.set_xlabel("epoch")
-    epochs = np.concatenate([losses[:, 0], values[:, 0]])
-    lower.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
-    lower.locator_params(axis="x", integer=True, min_n_ticks=1)
-    return figure
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure whole, with all its labels, in the format of the path's suffix.
-
-    Args:
-        figure: what one of the functions here returned.
-        path: file to write; its folder must exist.
-    """
-    figure.savefig(path, dpi=150, bbox_inches="tight")
-
-
-def new_figure() -> Figure:
-    """An empty figure that needs no screen.
-
-    Raises:
-        ImportError: if matplotlib or seaborn is missing.
-    """
-    try:
-        import seaborn  # noqa: F401  # looked for here, so that both are asked for at once
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib and seaborn: pip install 'genrec[viz]'") from error
-    return Figure(layout="constrained")
-
-
 def _draw_attention(figure: Figure, weights: Any, input_tokens: Names, output_tokens: Names, title: str | None) -> None:
+    from matplotlib.colors import PowerNorm
     from seaborn import heatmap
 
     heads = _heads(weights, len(input_tokens), len(output_tokens))  # (H, Lq, Lk)
@@ -162,18 +98,21 @@ def _draw_attention(figure: Figure, weights: Any, input_tokens: Names, output_to
     shown = np.where(np.isfinite(heads) & (heads != 0), heads, np.nan)
     top = float(np.nanmax(shown, initial=0)) or 1.0
     panels = [figure.add_subplot(rows, columns, i + 1) for i in range(len(heads))]
+    room = max(heads.shape[1:]) <= _ANNOTATED and min(width / heads.shape[2], height / heads.shape[1]) >= 0.3
+    small = {"fontsize": 7}
+    norm = PowerNorm(1 if room else 0.5, vmin=0, vmax=top)  # the many small weights of a large map would all look white
     for i, (axes, head) in enumerate(zip(panels, shown, strict=True)):
-        room = max(head.shape) <= _ANNOTATED and min(width / head.shape[1], height / head.shape[0]) >= 0.3
         heatmap(
-            head, vmin=0, vmax=top, cmap="Blues", annot=room, fmt=".2f", annot_kws={"fontsize": 7}, cbar=False, ax=axes
+            head, vmin=0, vmax=top, norm=norm, cmap="Blues", annot=room, fmt=".2f", annot_kws=small, cbar=False, ax=axes
         )
-        axes.set_facecolor(_MASKED)
+        axes.set_facecolor(GREY)
         axes.spines[:].set_visible(True)
         axes.set_title(f"head {i + 1}" if len(heads) > 1 else "", fontsize=10)
         _name_ticks(axes, "x", input_tokens if i + columns >= len(heads) else [""] * len(input_tokens), width)
         _name_ticks(axes, "y", output_tokens if i % columns == 0 else [""] * len(output_tokens), height)
     bar = figure.colorbar(panels[0].collections[0], ax=panels, fraction=0.05, pad=0.02, aspect=30, shrink=0.9)
-    bar.set_label("weight (grey: masked)" if np.isnan(shown).any() else "weight", fontsize=9)
+    masked = " (grey: masked)" if np.isnan(shown).any() else ""
+    bar.set_label(f"weight{'' if room else ', square-root scale'}{masked}", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     figure.supxlabel("input tokens (attended to)", fontsize=10)
     figure.supylabel("output tokens (attending)", fontsize=10)
@@ -199,20 +138,9 @@ def _name_ticks(axes: Axes, along: Literal["x", "y"], names: Names, inches: floa
     step = math.ceil(_LABEL_INCHES * len(names) / inches)
     places = range(0, len(names), step)
     axis = axes.xaxis if along == "x" else axes.yaxis
-    axis.set_ticks([place + 0.5 for place in places], [_short(names[place]) for place in places], fontsize=8)
+    axis.set_ticks(
+        [place + 0.5 for place in places], [short(names[place], _LABEL_LENGTH) for place in places], fontsize=8
+    )
     for label in axis.get_ticklabels():
         label.set_parse_math(False)  # a price is no formula
         label.set(rotation=45 if along == "x" else 0, ha="right", rotation_mode="anchor")
-
-
-def _short(name: object) -> str:
-    text = " ".join(str(name).split())
-    return text if len(text) <= _LABEL_LENGTH else text[: _LABEL_LENGTH - 1].rstrip() + "…"
-
-
-def _series(rows: Sequence[Mapping[str, Any]], key: str) -> Floats:
-    points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None and not math.isnan(row[key])]
-    if not points:
-        known = sorted({name for row in rows for name in row})
-        raise ValueError(f"none of the {len(rows)} rows holds {key!r}; they hold {known}")
-    return np.array(points, dtype=np.float64)
