@@ -12,15 +12,10 @@ from genrec.visualization import AttentionVisualization
 
 if TYPE_CHECKING:
     from genrec.modules.attention import MultiHeadAttention
+    from genrec.modules.catalogue_losses import NextItemLoss, gbce, next_item_cross_entropy, sampled_softmax
     from genrec.modules.encoder import TransformerEncoder
     from genrec.modules.layers import EncoderLayer
-    from genrec.modules.losses import (
-        ContrastiveLoss,
-        SequenceLoss,
-        VQVAELoss,
-        next_item_cross_entropy,
-        sampled_softmax,
-    )
+    from genrec.modules.losses import ContrastiveLoss, SequenceLoss, VQVAELoss
     from genrec.modules.model_utils import ModelUtils
     from genrec.modules.positions import LearnedPositions, PositionalEncoding
     from genrec.modules.ranking import catalogue_scores, mask_scores, target_ranks, top_k
@@ -33,12 +28,14 @@ __all__ = [
     "LearnedPositions",
     "ModelUtils",
     "MultiHeadAttention",
+    "NextItemLoss",
     "PositionalEncoding",
     "RecommendationMetrics",
     "SequenceLoss",
     "TransformerEncoder",
     "VQVAELoss",
     "catalogue_scores",
+    "gbce",
     "load",
     "mask_scores",
     "next_item_cross_entropy",
@@ -50,9 +47,10 @@ __all__ = [
 
 _FILES = {
     "attention": ["MultiHeadAttention"],
+    "catalogue_losses": ["NextItemLoss", "gbce", "next_item_cross_entropy", "sampled_softmax"],
     "encoder": ["TransformerEncoder"],
     "layers": ["EncoderLayer"],
-    "losses": ["ContrastiveLoss", "SequenceLoss", "VQVAELoss", "next_item_cross_entropy", "sampled_softmax"],
+    "losses": ["ContrastiveLoss", "SequenceLoss", "VQVAELoss"],
     "model_utils": ["ModelUtils"],
     "positions": ["LearnedPositions", "PositionalEncoding"],
     "ranking": ["catalogue_scores", "mask_scores", "target_ranks", "top_k"],

@@ -1,6 +1,5 @@
-"""Losses: of an RQ-VAE, of sequences, of contrasts, and of the next item over the whole catalogue or a sample of it."""
+"""Losses: of an RQ-VAE, of sequences, of contrasts."""
 
-import math
 from typing import Literal
 
 import torch
@@ -151,45 +150,6 @@ class ContrastiveLoss(nn.Module):
             near = near - self.margin
         logits = torch.cat([near, far], dim=1) / self.temperature  # (B, 1 + N)
         return -logits.log_softmax(dim=1)[:, 0].mean()
-
-
-def next_item_cross_entropy(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy of the next item over the whole catalogue; padding is no candidate.
-
-    Args:
-        states: (N, D), what the model knows of a user before the target.
-        table: (V + 1, D), item vectors; row 0 is padding's.
-        targets: int64 (N,), item indices 1..V.
-
-    Returns:
-        A scalar; 0 where N is 0.
-    """
-    loss = F.cross_entropy(states @ table[1:].T, targets - 1, reduction="sum")
-    return loss / max(len(targets), 1)
-
-
-def sampled_softmax(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-    """``next_item_cross_entropy`` estimated from a uniform sample of negatives that all targets share.
-
-    The sample stands for the V - 1 other items: with M of it left for a target (itself and padding do not count), each
-    negative's logit gets ``log((V - 1) / M)`` added (Bengio and Senecal 2008), so that the sum in the softmax is an
-    unbiased estimate, and with every item as a negative the loss is the full one.
-
-    Args:
-        states: (N, D).
-        table: (V + 1, D), item vectors; row 0 is padding's.
-        targets: int64 (N,), item indices 1..V.
-        negatives: int64 (S,), drawn uniformly from 1..V.
-
-    Returns:
-        A scalar; 0 where N is 0.
-    """
-    positive = (states * table[targets]).sum(dim=1, keepdim=True)  # (N, 1)
-    sampled = states @ table[negatives].T  # (N, S)
-    kept = (negatives != targets.unsqueeze(1)) & (negatives != 0)  # (N, S)
-    correction = math.log(max(len(table) - 2, 1)) - kept.sum(dim=1, keepdim=True).clamp(min=1).log()  # (N, 1)
-    logits = torch.cat([positive, (sampled + correction).masked_fill(~kept, float("-inf"))], dim=1)
-    return -logits.log_softmax(dim=1)[:, 0].sum() / max(len(targets), 1)
 
 
 def _check_contrast(anchor: Tensor, positive: Tensor, negative: Tensor) -> None:

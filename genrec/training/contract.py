@@ -22,7 +22,7 @@ class Recommender(Protocol):
 
 
 class TrainedModel(Recommender, Protocol):
-    """A model that is fitted by gradients."""
+    """A model that is fitted by gradients. One with ``prepare`` is first given the users' training events, a ``Ragged``."""
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``item_ids`` and ``targets``, both (B, L) -> ``loss``, a scalar."""

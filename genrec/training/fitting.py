@@ -115,6 +115,9 @@ def _train(
     resume: bool,
     progress: bool,
 ) -> Course:
+    prepare = getattr(model, "prepare", None)
+    if prepare is not None:
+        prepare(split.train_histories())
     trainer = Trainer(fabric, model, split, config, seed)
     if folder is not None and resume:
         trainer.restore(folder)

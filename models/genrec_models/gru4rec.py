@@ -5,16 +5,16 @@ BPR) over the other items of a batch: the authors' later version found it better
 """
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from genrec.histories import PAD
-from genrec.modules import next_item_cross_entropy, sampled_softmax
-from genrec.modules._checks import check_length
+from genrec.modules import NextItemLoss
+from genrec.modules._checks import check_dropout, check_length, check_sizes
+from genrec.modules.catalogue_losses import ItemLoss
 
-Loss = Literal["cross_entropy", "sampled_softmax"]
 INIT_STD = 0.02
 
 
@@ -29,8 +29,9 @@ class GRU4RecConfig:
         num_layers: recurrent layers.
         dropout: rate on embeddings and between layers.
         max_seq_length: how many of the newest events are looked at.
-        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax", cheaper for catalogues of more than a few thousand.
-        num_negatives: size of the sample that "sampled_softmax" draws each step and shares over the batch.
+        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax" or "gbce", cheaper for catalogues of more than a few
+            thousand; see ``NextItemLoss``.
+        num_negatives: size of the sample that the cheaper losses draw each step and share over the batch.
     """
 
     num_items: int
@@ -39,7 +40,7 @@ class GRU4RecConfig:
     num_layers: int = 1
     dropout: float = 0.2
     max_seq_length: int = 50
-    loss: Loss = "cross_entropy"
+    loss: ItemLoss = "cross_entropy"
     num_negatives: int = 1024
 
 
@@ -53,11 +54,12 @@ class GRU4Rec(nn.Module):
         num_layers: recurrent layers.
         dropout: rate on embeddings and between layers.
         max_seq_length: how many of the newest events are looked at.
-        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax", cheaper for catalogues of more than a few thousand.
-        num_negatives: size of the sample that "sampled_softmax" draws each step and shares over the batch.
+        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax" or "gbce", cheaper for catalogues of more than a few
+            thousand; see ``NextItemLoss``.
+        num_negatives: size of the sample that the cheaper losses draw each step and share over the batch.
 
     Raises:
-        ValueError: if a size is below 1, or ``loss`` is unknown.
+        ValueError: if a size is below 1, ``dropout`` lies outside [0, 1), or ``loss`` is unknown.
 
     >>> model = GRU4Rec(num_items=7, embedding_dim=8, hidden_dim=5)
     >>> model.user_state(torch.tensor([[0, 3, 5]])).shape, model.item_vectors().shape
@@ -75,21 +77,25 @@ class GRU4Rec(nn.Module):
         num_layers: int = 1,
         dropout: float = 0.2,
         max_seq_length: int = 50,
-        loss: Loss = "cross_entropy",
+        loss: ItemLoss = "cross_entropy",
         num_negatives: int = 1024,
     ) -> None:
         super().__init__()
-        if loss not in ("cross_entropy", "sampled_softmax"):
-            raise ValueError(f"loss ({loss!r}) must be 'cross_entropy' or 'sampled_softmax'")
-        sizes = (num_items, embedding_dim, hidden_dim, num_layers, max_seq_length, num_negatives)
-        if min(sizes) < 1:
-            raise ValueError(f"num_items, widths, layers, lengths and negatives must be at least 1, got {sizes}")
+        check_sizes(
+            num_items=num_items,
+            embedding_dim=embedding_dim,
+            hidden_dim=hidden_dim,
+            num_layers=num_layers,
+            max_seq_length=max_seq_length,
+        )
+        check_dropout(dropout)
         self.config = GRU4RecConfig(
             num_items, embedding_dim, hidden_dim, num_layers, dropout, max_seq_length, loss, num_negatives
         )
         self.arguments = asdict(self.config)
         self.num_items = num_items
         self.max_seq_length = max_seq_length
+        self.objective = NextItemLoss(num_items, loss, num_negatives=num_negatives)
         self.embedding = nn.Embedding(num_items + 1, embedding_dim, PAD)
         self.dropout = nn.Dropout(dropout)
         between = dropout if num_layers > 1 else 0.0
@@ -113,10 +119,7 @@ class GRU4Rec(nn.Module):
         targets = targets.gather(1, _to_the_left(item_ids))  # (B, L), as the states stand
         wanted = targets != PAD
         states, targets = self._states(item_ids)[wanted], targets[wanted]  # (N, D), (N,)
-        if self.config.loss == "cross_entropy":
-            return {"loss": next_item_cross_entropy(states, self.item_vectors(), targets)}
-        negatives = torch.randint(1, self.num_items + 1, (self.config.num_negatives,), device=states.device)
-        return {"loss": sampled_softmax(states, self.item_vectors(), targets, negatives)}
+        return {"loss": self.objective(states, self.item_vectors(), targets)}
 
     def user_state(self, item_ids: Tensor) -> Tensor:
         """What is known of each user after the newest event.

@@ -5,17 +5,17 @@ event unless the caller names it, in training as in serving: no model knows more
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genrec.histories import PAD
-from genrec.modules import next_item_cross_entropy, sampled_softmax
+from genrec.modules import NextItemLoss
+from genrec.modules.catalogue_losses import ItemLoss
 from genrec.modules.hstu import HSTUEncoder
 
-Loss = Literal["cross_entropy", "sampled_softmax"]
 INIT_STD = 0.02
 
 
@@ -33,8 +33,9 @@ class HSTUConfig:
         max_seq_length: how many of the newest events are looked at.
         use_time: look at the times of the events; needs data that have them.
         temperature: divides the cosines.
-        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax", cheaper for catalogues of more than a few thousand.
-        num_negatives: size of the sample that "sampled_softmax" draws each step and shares over the batch.
+        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax" or "gbce", cheaper for catalogues of more than a few
+            thousand; see ``NextItemLoss``.
+        num_negatives: size of the sample that the cheaper losses draw each step and share over the batch.
     """
 
     num_items: int
@@ -46,7 +47,7 @@ class HSTUConfig:
     max_seq_length: int = 50
     use_time: bool = True
     temperature: float = 0.05
-    loss: Loss = "cross_entropy"
+    loss: ItemLoss = "cross_entropy"
     num_negatives: int = 1024
 
 
@@ -63,8 +64,9 @@ class HSTU(nn.Module):
         max_seq_length: how many of the newest events are looked at.
         use_time: look at the times of the events; needs data that have them.
         temperature: divides the cosines.
-        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax", cheaper for catalogues of more than a few thousand.
-        num_negatives: size of the sample that "sampled_softmax" draws each step and shares over the batch.
+        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax" or "gbce", cheaper for catalogues of more than a few
+            thousand; see ``NextItemLoss``.
+        num_negatives: size of the sample that the cheaper losses draw each step and share over the batch.
 
     Raises:
         ValueError: if a size is below 1, ``temperature`` is not above 0, or ``loss`` is unknown.
@@ -92,14 +94,10 @@ class HSTU(nn.Module):
         max_seq_length: int = 50,
         use_time: bool = True,
         temperature: float = 0.05,
-        loss: Loss = "cross_entropy",
+        loss: ItemLoss = "cross_entropy",
         num_negatives: int = 1024,
     ) -> None:
         super().__init__()
-        if loss not in ("cross_entropy", "sampled_softmax"):
-            raise ValueError(f"loss ({loss!r}) must be 'cross_entropy' or 'sampled_softmax'")
-        if num_items < 1 or num_negatives < 1:
-            raise ValueError(f"num_items ({num_items}) and num_negatives ({num_negatives}) must be at least 1")
         if not temperature > 0:
             raise ValueError(f"temperature ({temperature}) must be above 0")
         self.config = HSTUConfig(
@@ -118,6 +116,7 @@ class HSTU(nn.Module):
         self.arguments = asdict(self.config)
         self.num_items = num_items
         self.max_seq_length = max_seq_length
+        self.objective = NextItemLoss(num_items, loss, num_negatives=num_negatives)
         self.encoder = HSTUEncoder(
             num_items + 1, embedding_dim, num_heads, num_layers, head_dim, dropout, max_seq_length, timed=use_time
         )
@@ -142,10 +141,7 @@ class HSTU(nn.Module):
         wanted = targets != PAD  # (B, L)
         states = self._scaled(self.encoder(item_ids, batch.get("timestamps"))[wanted])  # (N, D)
         targets = targets[wanted]  # (N,)
-        if self.config.loss == "cross_entropy":
-            return {"loss": next_item_cross_entropy(states, self.item_vectors(), targets)}
-        negatives = torch.randint(1, self.num_items + 1, (self.config.num_negatives,), device=states.device)
-        return {"loss": sampled_softmax(states, self.item_vectors(), targets, negatives)}
+        return {"loss": self.objective(states, self.item_vectors(), targets)}
 
     def user_state(
         self, item_ids: Tensor, timestamps: Tensor | None = None, request_time: Tensor | None = None

@@ -6,15 +6,15 @@ better than the paper's one negative.
 """
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from genrec.histories import PAD
-from genrec.modules import LearnedPositions, TransformerEncoder, next_item_cross_entropy, sampled_softmax
+from genrec.histories import PAD, Ragged
+from genrec.modules import LearnedPositions, NextItemLoss, TransformerEncoder
+from genrec.modules.catalogue_losses import ItemLoss, Negatives
 
-Loss = Literal["cross_entropy", "sampled_softmax"]
 INIT_STD = 0.02
 
 
@@ -29,8 +29,12 @@ class SASRecConfig:
         num_layers: transformer layers.
         dropout: rate on embeddings, attention weights and both parts of each layer; sparse data want more.
         max_seq_length: how many of the newest events are looked at.
-        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax", cheaper for catalogues of more than a few thousand.
-        num_negatives: size of the sample that "sampled_softmax" draws each step and shares over the batch.
+        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax" or "gbce", cheaper for catalogues of more than a few
+            thousand.
+        num_negatives: size of the sample that the cheaper losses draw each step and share over the batch.
+        negatives: what "sampled_softmax" draws by, "uniform" or "popularity"; the latter needs ``prepare``.
+        popularity_power: an item of n events is drawn in proportion to ``(n + 1) ** popularity_power``.
+        gbce_t: calibration of "gbce", 0 (none) to 1 (full).
     """
 
     num_items: int
@@ -39,8 +43,11 @@ class SASRecConfig:
     num_layers: int = 2
     dropout: float = 0.2
     max_seq_length: int = 50
-    loss: Loss = "cross_entropy"
+    loss: ItemLoss = "cross_entropy"
     num_negatives: int = 1024
+    negatives: Negatives = "uniform"
+    popularity_power: float = 0.75
+    gbce_t: float = 0.75
 
 
 class SASRec(nn.Module):
@@ -53,11 +60,16 @@ class SASRec(nn.Module):
         num_layers: transformer layers.
         dropout: rate on embeddings, attention weights and both parts of each layer; sparse data want more.
         max_seq_length: how many of the newest events are looked at.
-        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax", cheaper for catalogues of more than a few thousand.
-        num_negatives: size of the sample that "sampled_softmax" draws each step and shares over the batch.
+        loss: "cross_entropy" over the whole catalogue, or "sampled_softmax" or "gbce", cheaper for catalogues of more than a few
+            thousand.
+        num_negatives: size of the sample that the cheaper losses draw each step and share over the batch.
+        negatives: what "sampled_softmax" draws by, "uniform" or "popularity"; the latter needs ``prepare``.
+        popularity_power: an item of n events is drawn in proportion to ``(n + 1) ** popularity_power``.
+        gbce_t: calibration of "gbce", 0 (none) to 1 (full).
 
     Raises:
-        ValueError: if a size is below 1, the heads do not divide the width, or ``loss`` is unknown.
+        ValueError: if a size is below 1, the heads do not divide the width, or a setting of the loss is wrong or does not go
+            with ``loss``.
 
     >>> model = SASRec(num_items=7, embedding_dim=8, num_layers=1)
     >>> model.user_state(torch.tensor([[0, 3, 5]])).shape, model.item_vectors().shape
@@ -75,20 +87,37 @@ class SASRec(nn.Module):
         num_layers: int = 2,
         dropout: float = 0.2,
         max_seq_length: int = 50,
-        loss: Loss = "cross_entropy",
+        loss: ItemLoss = "cross_entropy",
         num_negatives: int = 1024,
+        negatives: Negatives = "uniform",
+        popularity_power: float = 0.75,
+        gbce_t: float = 0.75,
     ) -> None:
         super().__init__()
-        if loss not in ("cross_entropy", "sampled_softmax"):
-            raise ValueError(f"loss ({loss!r}) must be 'cross_entropy' or 'sampled_softmax'")
-        if num_items < 1 or num_negatives < 1:
-            raise ValueError(f"num_items ({num_items}) and num_negatives ({num_negatives}) must be at least 1")
         self.config = SASRecConfig(
-            num_items, embedding_dim, num_heads, num_layers, dropout, max_seq_length, loss, num_negatives
+            num_items,
+            embedding_dim,
+            num_heads,
+            num_layers,
+            dropout,
+            max_seq_length,
+            loss,
+            num_negatives,
+            negatives,
+            popularity_power,
+            gbce_t,
         )
         self.arguments = asdict(self.config)
         self.num_items = num_items
         self.max_seq_length = max_seq_length
+        self.objective = NextItemLoss(
+            num_items,
+            loss,
+            num_negatives=num_negatives,
+            negatives=negatives,
+            popularity_power=popularity_power,
+            gbce_t=gbce_t,
+        )
         self.encoder = TransformerEncoder(
             vocab_size=num_items + 1,
             embedding_dim=embedding_dim,
@@ -106,6 +135,10 @@ class SASRec(nn.Module):
         )
         self._initialise()
 
+    def prepare(self, histories: Ragged) -> None:
+        """Takes what the loss needs to know of the users' training events; to be called once before a training."""
+        self.objective.prepare(histories)
+
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The mean loss over all positions that have a target.
 
@@ -115,15 +148,15 @@ class SASRec(nn.Module):
 
         Returns:
             ``loss``, a scalar.
+
+        Raises:
+            RuntimeError: if negatives are drawn by popularity and ``prepare`` was not called.
         """
         item_ids, targets = batch["item_ids"], batch["targets"]
         wanted = targets != PAD  # (B, L)
         states = self.encoder(item_ids, item_ids != PAD)[wanted]  # (N, D)
         targets = targets[wanted]  # (N,)
-        if self.config.loss == "cross_entropy":
-            return {"loss": next_item_cross_entropy(states, self.item_vectors(), targets)}
-        negatives = torch.randint(1, self.num_items + 1, (self.config.num_negatives,), device=states.device)
-        return {"loss": sampled_softmax(states, self.item_vectors(), targets, negatives)}
+        return {"loss": self.objective(states, self.item_vectors(), targets)}
 
     def user_state(self, item_ids: Tensor) -> Tensor:
         """What is known of each user after the newest event.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrec.modules import ContrastiveLoss, SequenceLoss, VQVAELoss, next_item_cross_entropy, sampled_softmax
+from genrec.modules import ContrastiveLoss, SequenceLoss, VQVAELoss
 
 B, L, V, D = 2, 3, 5, 4
 CLOSE = {"atol": 1e-9, "rtol": 0.0}
@@ -134,45 +134,3 @@ def test_mend_18_negatives_may_be_shared_and_mistakes_are_refused() -> None:
     for wrong in (rand(B + 1, 3, D), rand(3, D + 1), rand(D)):
         with pytest.raises(ValueError, match="negative must be"):
             ContrastiveLoss()(anchor, positive, wrong)
-
-
-def test_next_item_cross_entropy_is_over_all_items_but_padding() -> None:
-    states, table, targets = rand(3, D), rand(V + 1, D, seed=1), torch.tensor([1, V, 2])
-    expected = 0.0
-    for state, target in zip(states, targets.tolist(), strict=True):
-        logits = [float(state @ table[item]) for item in range(1, V + 1)]
-        expected -= log_share(logits[target - 1], [x for i, x in enumerate(logits, start=1) if i != target]) / 3
-    torch.testing.assert_close(next_item_cross_entropy(states, table, targets).item(), expected, **CLOSE)
-
-
-def test_sampled_softmax_follows_the_formula() -> None:
-    states, table, targets = rand(2, D), rand(V + 1, D, seed=1), torch.tensor([1, 4])
-    negatives = torch.tensor([2, 4, 2, 0, 5])  # 2 drawn twice, 4 a hit of the second, padding
-    expected = 0.0
-    for state, target, kept in ((states[0], 1, [2, 4, 2, 5]), (states[1], 4, [2, 2, 5])):
-        correction = math.log((V - 1) / len(kept))
-        logits = [float(state @ table[item]) + correction for item in kept]
-        expected -= log_share(float(state @ table[target]), logits) / 2
-    torch.testing.assert_close(sampled_softmax(states, table, targets, negatives).item(), expected, **CLOSE)
-
-
-def test_sampled_softmax_of_every_item_is_the_whole_cross_entropy() -> None:
-    states, table = rand(3, D).requires_grad_(), rand(V + 1, D, seed=1).requires_grad_()
-    targets = torch.tensor([3, 1, 5])
-    whole = next_item_cross_entropy(states, table, targets)
-    sampled = sampled_softmax(states, table, targets, torch.arange(V + 1))
-    torch.testing.assert_close(sampled, whole, **CLOSE)
-    expected = torch.autograd.grad(whole, [states, table])
-    torch.testing.assert_close(torch.autograd.grad(sampled, [states, table]), expected, **CLOSE)
-
-
-def test_item_losses_of_nothing_are_zero_and_of_hits_alone_too() -> None:
-    states, table = rand(2, D).requires_grad_(), rand(V + 1, D, seed=1)
-    none = torch.zeros(0, dtype=torch.int64)
-    assert next_item_cross_entropy(states[:0], table, none) == 0
-    assert sampled_softmax(states[:0], table, none, torch.tensor([1])) == 0
-    hits = sampled_softmax(states, table, torch.tensor([2, 2]), torch.tensor([2, 0]))
-    hits.backward()
-    assert hits == 0
-    assert states.grad is not None
-    assert states.grad.eq(0).all()

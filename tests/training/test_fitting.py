@@ -69,6 +69,16 @@ def test_training_learns_and_leaves_the_best_epoch(split: Split, new_model: Make
     assert not result.model.training
 
 
+def test_a_model_is_shown_the_training_events_before_it_is_fitted(split: Split) -> None:
+    model = SASRec(
+        len(split.data.items), embedding_dim=8, max_seq_length=5, loss="sampled_softmax", negatives="popularity"
+    )
+    fit(model, split, config=FitConfig(max_epochs=1, batch_size=32))  # its loss refuses to draw by counts it has not
+    seen = split.popularity()[1:] + 1.0
+    expected = seen**0.75 / np.sum(seen**0.75)
+    np.testing.assert_allclose(model.objective.shares[1:].numpy(), expected, rtol=1e-5)  # kept in float32
+
+
 def test_the_same_seed_gives_the_same_run_and_another_one_another(split: Split, new_model: Make) -> None:
     first, second, other = (fit(new_model(), split, seed=seed, config=QUICK) for seed in (1, 1, 2))
     assert first.metrics == second.metrics
