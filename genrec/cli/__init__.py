@@ -11,6 +11,7 @@ from genrec.cli.data import data
 from genrec.cli.evaluate import evaluate
 from genrec.cli.options import OneLineErrors
 from genrec.cli.plot import plot
+from genrec.cli.semantic_ids import semantic_ids
 from genrec.cli.train import quickstart, train, zoo
 
 
@@ -21,5 +22,5 @@ def main() -> None:
     sys.path.append(str(Path.cwd()))  # a model of one's own, package.module:Class, may lie in the folder one works in
 
 
-for command in (quickstart, train, evaluate, compare, plot, data, zoo):
+for command in (quickstart, train, evaluate, compare, plot, semantic_ids, data, zoo):
     main.add_command(command)

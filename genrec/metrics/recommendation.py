@@ -100,11 +100,7 @@ class RecommendationMetrics:
         if _in_arrays(predictions):
             return evaluate(predictions, targets, [k])[f"ndcg@{k}"]
         users = _users(predictions, targets, k)
-        return _mean([
-            _gain(top, found) / _ideal_gain(min(len(want), k))
-            if (found := (want := set(row)).intersection(top[:k])) else 0.0
-            for top, row in users if row
-        ])  # fmt: skip
+        return _mean([_ndcg(top[:k], row, k) for top, row in users if row])
 
     @staticmethod
     def hit_rate_at_k(predictions: Lists, targets: Lists, k: int) -> float:
@@ -253,8 +249,14 @@ def _mean(scores: list[float]) -> float:
     return math.fsum(scores) / len(scores) if scores else 0.0
 
 
-def _gain(top: Row, found: set[Hashable]) -> float:
-    return math.fsum([1 / math.log2(top.index(hit) + 2) for hit in found])
+def _ndcg(top: Row, row: Row, k: int) -> float:
+    if len(row) == 1:  # as in leave-one-out: to look for it is quicker than to hash all that is not it
+        return 1 / math.log2(top.index(row[0]) + 2) if row[0] in top else 0.0
+    wanted = set(row)
+    found = wanted.intersection(top)
+    if not found:
+        return 0.0
+    return math.fsum([1 / math.log2(top.index(hit) + 2) for hit in found]) / _ideal_gain(min(len(wanted), k))
 
 
 @lru_cache(maxsize=1024)

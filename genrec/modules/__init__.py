@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from genrec.modules.losses import ContrastiveLoss, SequenceLoss, VQVAELoss
     from genrec.modules.model_utils import ModelUtils
     from genrec.modules.positions import LearnedPositions, PositionalEncoding
+    from genrec.modules.quantisation import ResidualQuantiser
     from genrec.modules.ranking import catalogue_scores, mask_scores, target_ranks, top_k
     from genrec.modules.saving import load, save
 
@@ -31,6 +32,7 @@ __all__ = [
     "NextItemLoss",
     "PositionalEncoding",
     "RecommendationMetrics",
+    "ResidualQuantiser",
     "SequenceLoss",
     "TransformerEncoder",
     "VQVAELoss",
@@ -54,6 +56,7 @@ _FILES = {
     "model_utils": ["ModelUtils"],
     "positions": ["LearnedPositions", "PositionalEncoding"],
     "ranking": ["catalogue_scores", "mask_scores", "target_ranks", "top_k"],
+    "quantisation": ["ResidualQuantiser"],
     "saving": ["load", "save"],
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -189,6 +189,9 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     for choice in choices:
         if get_origin(choice) is Literal and str(value) in get_args(choice):
             return str(value)
+        if get_origin(choice) is Sequence and isinstance(value, list):
+            (of,) = get_args(choice)
+            return tuple(_typed(f"an entry of {name}", entry, of) for entry in value)
         if choice is Any or (isinstance(choice, type) and type(value) is choice):
             return value
     if float in choices and type(value) is int:

@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genrec_models.baselines import ItemKNN, Markov, Popularity, SequentialRules
     from genrec_models.bert4rec import BERT4Rec, BERT4RecConfig
+    from genrec_models.cooccurrence import cooccurrence_vectors
     from genrec_models.gru4rec import GRU4Rec, GRU4RecConfig
     from genrec_models.hstu import HSTU, HSTUConfig
+    from genrec_models.item_vectors import read_vectors, text_vectors
     from genrec_models.recommend import TorchRecommender
+    from genrec_models.rqvae import RQVAE, RQVAEConfig
     from genrec_models.run import Run, load_run
     from genrec_models.sasrec import SASRec, SASRecConfig
+    from genrec_models.semantic_ids import SemanticIds, load_semantic_ids, make_semantic_ids
+    from genrec_models.tokenizer import ResidualKMeans, ResidualKMeansConfig, Tokenizer
 
 __all__ = [
     "HSTU",
     "MODELS",
+    "RQVAE",
     "SUMMARIES",
     "BERT4Rec",
     "BERT4RecConfig",
@@ -30,16 +36,26 @@ __all__ = [
     "ItemKNN",
     "Markov",
     "Popularity",
+    "RQVAEConfig",
+    "ResidualKMeans",
+    "ResidualKMeansConfig",
     "Run",
     "SASRec",
     "SASRecConfig",
+    "SemanticIds",
     "SequentialRules",
+    "Tokenizer",
     "TorchRecommender",
     "build",
+    "cooccurrence_vectors",
     "load_run",
+    "load_semantic_ids",
+    "make_semantic_ids",
     "model_class",
+    "read_vectors",
     "recipe_names",
     "recipe_path",
+    "text_vectors",
 ]
 
 MODELS: dict[str, str] = {
@@ -69,6 +85,11 @@ _FILES = {
     "bert4rec": ["BERT4Rec", "BERT4RecConfig"],
     "gru4rec": ["GRU4Rec", "GRU4RecConfig"],
     "hstu": ["HSTU", "HSTUConfig"],
+    "cooccurrence": ["cooccurrence_vectors"],
+    "item_vectors": ["read_vectors", "text_vectors"],
+    "rqvae": ["RQVAE", "RQVAEConfig"],
+    "semantic_ids": ["SemanticIds", "load_semantic_ids", "make_semantic_ids"],
+    "tokenizer": ["ResidualKMeans", "ResidualKMeansConfig", "Tokenizer"],
     "recommend": ["TorchRecommender"],
     "run": ["Run", "load_run"],
     "sasrec": ["SASRec", "SASRecConfig"],

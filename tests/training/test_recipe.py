@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from genrec.training import DataOptions, FitConfig, check_settings, parse_setting, read_recipe
-from genrec_models import SASRec
+from genrec_models import RQVAE, SASRec
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,13 @@ def test_settings_go_to_whoever_knows_them() -> None:
 def test_a_setting_that_nobody_knows_or_of_another_type_is_refused(name: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_settings({name: value}, model=SASRec, fit=FitConfig)
+
+
+def test_a_setting_may_be_a_list() -> None:
+    settings = dict([parse_setting("hidden_dims=[5, 3]")])
+    assert check_settings(settings, model=RQVAE) == {"model": {"hidden_dims": (5, 3)}}
+    with pytest.raises(ValueError, match=r"an entry of hidden_dims \('wide'\) must be a whole number"):
+        check_settings({"hidden_dims": [5, "wide"]}, model=RQVAE)
 
 
 def test_a_recipe_is_three_tables(tmp_path: Path) -> None:
