@@ -254,10 +254,11 @@ def test_the_data_and_the_names_of_the_models_import_without_torch() -> None:
     run_without(["torch"], "import genrec.data; from genrec_models import MODELS; assert 'sasrec' in MODELS")
 
 
-def test_the_base_install_is_enough_for_metrics_and_histories() -> None:
+def test_the_base_install_is_enough_for_metrics_comparisons_and_histories() -> None:
     run_without(
         [*OPTIONAL, "click"],
         "from genrec.histories import ItemIds\n"
+        "from genrec.results import compare, read_result\n"
         "from genrec.modules import AttentionVisualization, RecommendationMetrics\n"
         "assert RecommendationMetrics.recall_at_k([[1]], [[1]], 1) == 1.0",
     )
