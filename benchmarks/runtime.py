@@ -52,7 +52,6 @@ ASKED = {  # by catalogue and batch: what the project set itself, against the na
 OPENVINO = "openvino_peer.py"  # runs in an environment of its own
 ALL = {  # title of the section: script and options
     "Speed": "runtime.py --items 10000 100000 1000000 --threads 1 2 --no-compile",
-    "Speed, idle threads spinning": "runtime.py --items 10000 100000 --threads 2 --dedicated --no-compile",
     "Speed against torch.compile": "runtime.py --items 10000 100000 --variants fp32",
     "Speed, wider and longer": "runtime.py --items 10000 100000 --widths 64 256 --lengths 200 --no-compile --rounds 7",
     "Speed, a million wide items": "runtime.py --items 1000000 --widths 256 --batches 1 32 --no-compile --rounds 7",
@@ -69,7 +68,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_grid(parser, [10_000, 100_000, 1_000_000])
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes long to compile")
-    parser.add_argument("--dedicated", action="store_true", help="let the runtime's idle threads spin, as torch's do")
     part = parser.add_mutually_exclusive_group()
     for name in ("startup", "mixed", "install", "all"):
         part.add_argument(f"--{name}", action="store_true")
@@ -142,7 +140,7 @@ def against_torch(
         histories = histories_of(catalogue, [model.max_seq_length] * batch)
         theirs = torch_peers(model, catalogue.items.all(), K, compiled=not options.no_compile)
         calls = {name: functools.partial(peer.recommend, histories) for name, peer in theirs.items()}
-        calls |= ours(path, options.variants, threads, histories, options.dedicated)
+        calls |= ours(path, options.variants, threads, histories)
         ratios = compared(calls, options, reference="naive", ours=options.variants)
         row = {"batch": batch, "threads": threads, "asked": ASKED.get((model.num_items, batch), "")}
         yield row | {f"{own} / {name}": ratios[own, name] for own in options.variants for name in theirs}
@@ -175,15 +173,14 @@ def mixed(folder: Path, model: SASRec, catalogue: Catalogue, options: argparse.N
         }
 
 
-def ours(
-    path: Path, variants: Sequence[str], threads: int, histories: list[list[Any]], dedicated: bool = False
-) -> dict[str, Callable[[], Any]]:
+def ours(path: Path, variants: Sequence[str], threads: int, histories: list[list[Any]]) -> dict[str, Callable[[], Any]]:
     """Answering a request by the runtime on the CPU, by variant."""
-    loaded = {
-        name: Recommender.load(path, device="cpu", threads=threads, variant=name, dedicated=dedicated)
+    return {
+        name: functools.partial(
+            Recommender.load(path, device="cpu", threads=threads, variant=name).recommend, histories, k=K
+        )
         for name in variants
     }
-    return {name: functools.partial(recommender.recommend, histories, k=K) for name, recommender in loaded.items()}
 
 
 def compared(

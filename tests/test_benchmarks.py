@@ -99,9 +99,7 @@ def test_peers_that_answer_otherwise_are_refused(
 def test_a_table_has_a_row_for_every_cell_and_a_ratio_for_every_pair(
     scripts: SimpleNamespace, measure: str, columns: list[str]
 ) -> None:
-    options = argparse.Namespace(
-        **OPTIONS, variants=["fp32", "int8"], rounds=3, clock="cpu", no_compile=True, dedicated=True
-    )
+    options = argparse.Namespace(**OPTIONS, variants=["fp32", "int8"], rounds=3, clock="cpu", no_compile=True)
     title, _, *lines = scripts.runtime.speed(options, getattr(scripts.runtime, measure)).splitlines()
     assert "torch 2." in title
     assert "3 rounds" in title
