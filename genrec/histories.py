@@ -148,20 +148,17 @@ class ItemIds:
     """
 
     def __init__(self, raw: Iterable[Any]) -> None:
-        values = raw.tolist() if isinstance(raw, np.ndarray) else list(raw)
-        if not values:
+        numbers = (
+            isinstance(raw, np.ndarray) and raw.ndim == 1 and raw.dtype.kind in "iu"
+        )  # millions, not made into objects
+        values: Any = raw if numbers else raw.tolist() if isinstance(raw, np.ndarray) else list(raw)
+        if not len(values):
             raise ValueError("a catalogue needs at least one item")
-        self.kind = _one_kind(values)
-        values.sort()
-        if len(set(values)) < len(values):
-            twice = next(after for before, after in itertools.pairwise(values) if before == after)
-            raise ValueError(f"item id {twice!r} occurs twice")
-        if self.kind == "int" and (values[0] < -(2**63) or values[-1] >= 2**63):
-            raise ValueError(f"integer item ids must fit 64 bits, got {values[0]} to {values[-1]}")
-        self._ints = np.array(values, dtype=np.int64) if self.kind == "int" else None
-        self._texts: list[str] = [] if self.kind == "int" else values
+        self.kind = "int" if numbers else _one_kind(values)
+        self._ints = _distinct_ints(values) if self.kind == "int" else None
+        self._texts: list[str] = _distinct_texts(values) if self.kind == "str" else []
         self._base, self._table = (0, None) if self._ints is None else _table_of(self._ints)
-        self._index = {} if self.kind == "int" else {value: i for i, value in enumerate(values, start=1)}
+        self._index = {value: i for i, value in enumerate(self._texts, start=1)}
 
     def __len__(self) -> int:
         return len(self._texts) if self._ints is None else len(self._ints)
@@ -319,9 +316,9 @@ class Catalogue:
         Raises:
             ValueError: if a file is missing, damaged, or the ids are not sorted.
         """
-        raw = _read_ints(files, "items.npy").tolist() if "items.npy" in files else _read_text(files, "items")
+        raw = _read_ints(files, "items.npy") if "items.npy" in files else _read_text(files, "items")
         items = ItemIds(raw)
-        if items.all() != raw:
+        if items._texts != raw if items._ints is None else not np.array_equal(items._ints, raw):
             raise ValueError("the item ids of the catalogue are not sorted")
         titled = any(name.startswith("titles.") for name in files)
         titles = tuple(_read_text(files, "titles")) if titled else None
@@ -403,6 +400,28 @@ def _table_of(ids: Ints) -> tuple[int, NDArray[np.int32] | None]:
     table = np.zeros(span + 2, dtype=np.int32)
     table[ids - base] = np.arange(1, len(ids) + 1)
     return base, table
+
+
+def _distinct_ints(values: Sequence[int] | NDArray[Any]) -> Ints:
+    """Sorted, none of them twice, in an array of their own."""
+    low, high = (np.min, np.max) if isinstance(values, np.ndarray) else (min, max)
+    least, most = int(low(values)), int(high(values))
+    if least < -(2**63) or most >= 2**63:
+        raise ValueError(f"integer item ids must fit 64 bits, got {least} to {most}")
+    ints = np.sort(np.array(values, dtype=np.int64))
+    again = np.flatnonzero(ints[1:] == ints[:-1])
+    if len(again):
+        raise ValueError(f"item id {int(ints[again[0]])!r} occurs twice")
+    return ints
+
+
+def _distinct_texts(values: list[str]) -> list[str]:
+    """Sorted, none of them twice."""
+    values = sorted(values)
+    if len(set(values)) < len(values):
+        twice = next(after for before, after in itertools.pairwise(values) if before == after)
+        raise ValueError(f"item id {twice!r} occurs twice")
+    return values
 
 
 def _one_kind(values: list[Any]) -> Literal["int", "str"]:
