@@ -20,7 +20,8 @@ class Options:
         cuda_graphs: replay each shape's kernels as one CUDA graph: less overhead for small batches, one call at a time.
 
     Raises:
-        ValueError: if ``device`` is no device, or ``threads`` is no whole number of at least 1.
+        ValueError: if ``device`` is no device, ``threads`` is no whole number of at least 1, ``variant`` is no text, or a switch
+            is neither True nor False.
     """
 
     device: str = "auto"
@@ -33,6 +34,8 @@ class Options:
         kind, _ = parse_device(self.device)
         if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
             raise ValueError(f"threads ({self.threads!r}) must be a whole number of at least 1")
+        if not isinstance(self.variant, str):
+            raise ValueError(f"variant ({self.variant!r}) must be the name of a form, such as 'fp32'")
         for name in ("dedicated", "cuda_graphs"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} ({getattr(self, name)!r}) must be True or False")

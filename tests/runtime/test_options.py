@@ -34,6 +34,7 @@ def test_what_is_served_is_kept_as_it_was_asked_for(device: str, threads: int | 
         ({"threads": 2.0}, r"threads \(2\.0\) must be"),
         ({"threads": True}, r"threads \(True\) must be"),
         ({"threads": "2"}, r"threads \('2'\) must be"),
+        ({"variant": None}, r"variant \(None\) must be the name of a form, such as 'fp32'"),
         ({"dedicated": 1}, r"dedicated \(1\) must be True or False"),
         ({"dedicated": "no"}, r"dedicated \('no'\) must be"),
         ({"cuda_graphs": None}, r"cuda_graphs \(None\) must be"),
