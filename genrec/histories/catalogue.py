@@ -66,7 +66,7 @@ class Catalogue:
         """
         raw = _read_ints(files, "items.npy") if "items.npy" in files else _read_text(files, "items")
         items = ItemIds(raw)
-        if not items.stand_as(raw):
+        if not np.array_equal(items.index(raw), np.arange(1, len(items) + 1)):
             raise ValueError("the item ids of the catalogue are not sorted")
         titled = any(name.startswith("titles.") for name in files)
         titles = tuple(_read_text(files, "titles")) if titled else None

@@ -97,12 +97,6 @@ class ItemIds:
             return found
         return [self._texts[number - 1] for number in numbers.tolist()]
 
-    def stand_as(self, raw: Sequence[RawId] | Ints) -> bool:
-        """Whether these are all the raw ids, in the order of their numbers: a list, or an array of whole numbers."""
-        if self._ints is not None and isinstance(raw, np.ndarray):
-            return np.array_equal(self._ints, raw)
-        return self.all() == raw
-
     def all(self) -> list[RawId]:
         """Every raw id, in the order of the numbers 1..V."""
         return list(self._texts) if self._ints is None else self._ints.tolist()

@@ -39,9 +39,9 @@ def later_runtime(folder: Path, major: int) -> Path:
     """A copy of this runtime that calls itself ``major``.3.0, and its format ``major``.0; the folder to import it from."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "runtime" / "genrec_runtime", folder / "genrec_runtime", ignore=ignored)
-    (folder / "genrec").mkdir()
-    for path in (ROOT / "genrec").glob("*.py"):
-        shutil.copy(path, folder / "genrec")
+    for part in ("histories", "metrics"):  # what a runtime takes of the core
+        shutil.copytree(ROOT / "genrec" / part, folder / "genrec" / part, ignore=ignored)
+    shutil.copy(ROOT / "genrec" / "__init__.py", folder / "genrec")
     for name, pattern, text in (
         ("genrec/__init__.py", r'^__version__ = ".*"$', f'__version__ = "{major}.3.0"'),
         ("genrec_runtime/manifest.py", r"^FORMAT_VERSION = \(\d+, \d+\)$", f"FORMAT_VERSION = ({major}, 0)"),
