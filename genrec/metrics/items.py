@@ -156,7 +156,7 @@ class ItemCounts:
         >>> found["novelty@2"] == (1 + 2 + 1 + 3) / 4
         True
         """
-        metrics = {"coverage": _coverage, "gini": _gini, "entropy": _entropy}
+        metrics = {"coverage": _coverage, "gini": _gini, "entropy": entropy}
         totals = dict(zip(self._cuts, np.cumsum(self._counts[:, 1:], axis=0), strict=True))  # (V,) each
         found = {f"{name}@{k}": metric(totals[k]) for name, metric in metrics.items() for k in self.ks}
         if popularity is not None:
@@ -215,9 +215,14 @@ def _gini(counts: Ints) -> float:
     return int((2 * ranks - len(counts) - 1) @ found) / (len(counts) * max(int(found.sum()), 1))
 
 
-def _entropy(counts: Ints) -> float:
+def entropy(counts: NDArray[Any]) -> float:
+    """Shannon entropy in bits of what was counted, 0 where nothing was; 2 to its power is the perplexity.
+
+    >>> entropy(np.array([2, 0, 1, 1])) == 1 / 2 * 1 + 1 / 4 * 2 + 1 / 4 * 2
+    True
+    """
     found = counts[counts > 0]
-    share = found / max(int(found.sum()), 1)
+    share = found / found.sum()
     return abs(float(share @ np.log2(share)))  # abs: no -0.0
 
 

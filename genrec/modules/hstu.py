@@ -43,8 +43,8 @@ class HSTULayer(nn.Module):
         self.gathered_norm = nn.LayerNorm(inner, NORM_EPS, elementwise_affine=False)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(inner, embedding_dim)
-        self.distance_bias = nn.Parameter(torch.empty(max_seq_length).normal_(std=0.02))
-        self.time_bias = nn.Parameter(torch.empty(NUM_BUCKETS + 1).normal_(std=0.02)) if timed else None
+        self.by_distance = nn.Parameter(torch.empty(max_seq_length).normal_(std=0.02))
+        self.by_time = nn.Parameter(torch.empty(NUM_BUCKETS + 1).normal_(std=0.02)) if timed else None
 
     def forward(
         self, x: Tensor, seen: Tensor, distances: Tensor, buckets: Tensor | None, *, newest: bool = False
@@ -66,9 +66,9 @@ class HSTULayer(nn.Module):
         gate, query = F.silu(self.gate_and_query(asking)).chunk(2, dim=-1)  # (B, Q, H * head)
         value, key = F.silu(self.value_and_key(normed)).chunk(2, dim=-1)  # (B, L, H * head)
         products = self._split(query) @ self._split(key).transpose(2, 3)  # (B, H, Q, L)
-        bias = F.embedding(distances, self.distance_bias.unsqueeze(1)).squeeze(2)  # (Q, L)
-        if self.time_bias is not None and buckets is not None:
-            bias = bias + F.embedding(buckets, self.time_bias.unsqueeze(1)).squeeze(3)  # (B, Q, L)
+        bias = F.embedding(distances, self.by_distance.unsqueeze(1)).squeeze(2)  # (Q, L)
+        if self.by_time is not None and buckets is not None:
+            bias = bias + F.embedding(buckets, self.by_time.unsqueeze(1)).squeeze(3)  # (B, Q, L)
             bias = bias.unsqueeze(1)
         weights = F.silu(products + bias) / self.max_seq_length * seen.unsqueeze(1)  # (B, H, Q, L)
         gathered = (weights @ self._split(value)).transpose(1, 2).flatten(2)  # (B, Q, H * head)

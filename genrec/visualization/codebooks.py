@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genrec.metrics.items import entropy
 from genrec.visualization.canvas import COLOURS, DARK, GREY, Floats, head, new_figure, tidy
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def codebook_figure(counts: Sequence[Any] | Any, title: str | None = None) -> Fi
         _draw_level(axes, level, floor)
         dead = np.count_nonzero(level == 0)
         axes.set_title(
-            f"level {i}: {len(level):,} codes, {dead:,} dead\nperplexity {_perplexity(level):,.1f}", fontsize=9
+            f"level {i}: {len(level):,} codes, {dead:,} dead\nperplexity {2 ** entropy(level):,.1f}", fontsize=9
         )
     panels[0].set_ylim(floor, 1.4 * max(level.max() for level in levels))  # of all panels
     for axes in panels[len(levels) :]:
@@ -75,8 +76,3 @@ def _draw_level(axes: Axes, counts: Floats, floor: float) -> None:
     axes.yaxis.set_major_formatter("{x:,g}")
     axes.yaxis.set_minor_formatter("")
     tidy(axes)
-
-
-def _perplexity(counts: Floats) -> float:
-    shares = counts[counts > 0] / counts.sum()
-    return float(np.exp2(-np.sum(shares * np.log2(shares))))

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genrec.histories import PAD
-from genrec.modules import LearnedPositions, TransformerEncoder, next_item_cross_entropy
+from genrec.modules import LearnedPositions, ModelUtils, TransformerEncoder, next_item_cross_entropy
 from genrec.modules._checks import check_length
-
-INIT_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class BERT4Rec(nn.Module):
         )
         self.head = nn.Linear(embedding_dim, embedding_dim)
         self.norm = nn.LayerNorm(embedding_dim)
-        self._initialise()
+        ModelUtils.initialize_weights(self, "normal")
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The mean loss over all masked events.
@@ -155,13 +153,3 @@ class BERT4Rec(nn.Module):
     def _transform(self, states: Tensor) -> Tensor:
         transformed: Tensor = self.norm(F.gelu(self.head(states)))
         return transformed
-
-    def _initialise(self) -> None:
-        """Weights normal(0, .02), biases 0, norms' gains 1, padding's row 0."""
-        for name, parameter in self.named_parameters():
-            if parameter.dim() > 1:
-                nn.init.normal_(parameter, std=INIT_STD)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
-        with torch.no_grad():
-            self.encoder.embedding.weight[PAD].zero_()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from genrec.histories import Ints
+from genrec.metrics.items import entropy
 
 LEAST_USE = 0.8  # of a level's codes
 MOST_COLLISIONS = 0.1
@@ -109,7 +110,7 @@ def report_codes(codes: Ints, num_codes: int, residual_norms: list[float]) -> Co
     for column, norm in zip(codes.T, residual_norms, strict=True):
         counts = np.bincount(column, minlength=num_codes)
         used = int(np.count_nonzero(counts))
-        levels.append(LevelReport(used, used / num_codes, _perplexity(counts), norm))
+        levels.append(LevelReport(used, used / num_codes, 2 ** entropy(counts), norm))
     return CodeReport(len(codes), num_codes, tuple(levels), 1 - len(sizes) / len(codes), int(sizes.max()))
 
 
@@ -147,8 +148,3 @@ def collision_codes(codes: Ints, num_codes: int, before: Ints | None = None) -> 
             "apart; take more levels or codes, or vectors that differ more"
         )
     return last
-
-
-def _perplexity(counts: Ints) -> float:
-    shares = counts[counts > 0] / counts.sum()
-    return float(np.exp(-np.sum(shares * np.log(shares))))

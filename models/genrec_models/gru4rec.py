@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from genrec.histories import PAD
-from genrec.modules import NextItemLoss
+from genrec.modules import ModelUtils, NextItemLoss
 from genrec.modules._checks import check_dropout, check_length, check_sizes
 from genrec.modules.catalogue_losses import ItemLoss
-
-INIT_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,7 @@ class GRU4Rec(nn.Module):
         between = dropout if num_layers > 1 else 0.0
         self.gru = nn.GRU(embedding_dim, hidden_dim, num_layers, batch_first=True, dropout=between)
         self.output = nn.Linear(hidden_dim, embedding_dim)
-        nn.init.normal_(self.embedding.weight, std=INIT_STD)
-        with torch.no_grad():
-            self.embedding.weight[PAD].zero_()
+        ModelUtils.initialize_weights(self.embedding, "normal")
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The mean loss over all positions that have a target.

@@ -7,16 +7,13 @@ event unless the caller names it, in training as in serving: no model knows more
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genrec.histories import PAD
-from genrec.modules import NextItemLoss
+from genrec.modules import ModelUtils, NextItemLoss
 from genrec.modules.catalogue_losses import ItemLoss
 from genrec.modules.hstu import HSTUEncoder
-
-INIT_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class HSTU(nn.Module):
         self.encoder = HSTUEncoder(
             num_items + 1, embedding_dim, num_heads, num_layers, head_dim, dropout, max_seq_length, timed=use_time
         )
-        self._initialise()
+        ModelUtils.initialize_weights(self, "normal")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -164,13 +161,3 @@ class HSTU(nn.Module):
 
     def _scaled(self, states: Tensor) -> Tensor:
         return F.normalize(states, dim=-1) / self.config.temperature
-
-    def _initialise(self) -> None:
-        """Weights normal(0, .02), biases 0, padding's row 0."""
-        for name, parameter in self.encoder.named_parameters():
-            if parameter.dim() > 1:
-                nn.init.normal_(parameter, std=INIT_STD)
-            elif name.endswith("output.bias"):
-                nn.init.zeros_(parameter)
-        with torch.no_grad():
-            self.encoder.embedding.weight[PAD].zero_()

@@ -8,14 +8,11 @@ better than the paper's one negative.
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from genrec.histories import PAD, Ragged
-from genrec.modules import LearnedPositions, NextItemLoss, TransformerEncoder
+from genrec.modules import LearnedPositions, ModelUtils, NextItemLoss, TransformerEncoder
 from genrec.modules.catalogue_losses import ItemLoss, Negatives
-
-INIT_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ class SASRec(nn.Module):
             final_norm=True,
             pos_encoding=LearnedPositions(embedding_dim, max_seq_length),
         )
-        self._initialise()
+        ModelUtils.initialize_weights(self, "normal")
 
     def prepare(self, histories: Ragged) -> None:
         """Takes what the loss needs to know of the users' training events; to be called once before a training."""
@@ -172,13 +169,3 @@ class SASRec(nn.Module):
     def item_vectors(self) -> Tensor:
         """(V + 1, D), row 0 is padding's: the embedding table itself."""
         return self.encoder.embedding.weight
-
-    def _initialise(self) -> None:
-        """Weights normal(0, .02), biases 0, norms' gains 1, padding's row 0."""
-        for name, parameter in self.encoder.named_parameters():
-            if parameter.dim() > 1:
-                nn.init.normal_(parameter, std=INIT_STD)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
-        with torch.no_grad():
-            self.encoder.embedding.weight[PAD].zero_()
