@@ -149,3 +149,19 @@ def test_a_model_comes_back_from_its_settings(name: str) -> None:
     again = type(model)(**model.arguments).eval()
     again.load_state_dict(model.state_dict())
     torch.testing.assert_close(state(again, [[3, 7, 2]]), state(model, [[3, 7, 2]]), rtol=0, atol=0)
+
+
+def test_what_is_masked_is_not_seen_and_is_what_is_asked_for() -> None:
+    """Of BERT4Rec in training: the encoder reads the mask in the place of the event whose loss is taken."""
+    torch.manual_seed(0)
+    model = BERT4Rec(V, embedding_dim=D, num_heads=3, max_seq_length=L, mask_rate=0.5, last_rate=0.5)
+    read: list[Tensor] = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    events = torch.tensor([[0, 0, 3, 7, 2], [0, 9, 4, 5, 1], [8, 6, 2, 3, 7]]).repeat(40, 1)
+    model.loss({"item_ids": events[:, :-1], "targets": events[:, 1:]})
+    masked = read[0] == model.mask
+    assert torch.equal(read[0][~masked], events[~masked])
+    assert not masked[events == 0].any()
+    assert masked.any(dim=1).all()
+    alone = masked[:, -1] & (masked.sum(dim=1) == 1)
+    assert 0.3 < alone.double().mean() < 0.8  # half of the rows, and those of the others in which it is the one drawn
