@@ -68,6 +68,7 @@ class HSTU(nn.Module):
     Raises:
         ValueError: if a size is below 1, ``temperature`` is not above 0, or ``loss`` is unknown.
 
+    >>> import torch
     >>> model = HSTU(num_items=7, embedding_dim=8, head_dim=4)
     >>> model.user_state(torch.tensor([[0, 3, 5]]), torch.tensor([[0, 60, 86_400]])).shape, model.item_vectors().shape
     (torch.Size([1, 8]), torch.Size([8, 8]))

@@ -68,6 +68,7 @@ class SASRec(nn.Module):
         ValueError: if a size is below 1, the heads do not divide the width, or a setting of the loss is wrong or does not go
             with ``loss``.
 
+    >>> import torch
     >>> model = SASRec(num_items=7, embedding_dim=8, num_layers=1)
     >>> model.user_state(torch.tensor([[0, 3, 5]])).shape, model.item_vectors().shape
     (torch.Size([1, 8]), torch.Size([8, 8]))
