@@ -86,6 +86,11 @@ class SequenceData:
             dict(interactions.filters),
         )
 
+    @property
+    def event_times(self) -> Ragged | None:
+        """The times as rows, like ``events``; None where only the order is known."""
+        return None if self.times is None else Ragged(self.times, self.events.offsets)
+
     @cached_property
     def content_hash(self) -> str:
         """Hex sha256 over item ids, user ids, events and times, in order; not over titles, source and filters."""

@@ -65,6 +65,11 @@ class Split:
         """The cases' whole histories, n rows of item numbers, oldest first."""
         return self.data.events.slices(cases.users, np.zeros_like(cases.ends), cases.ends)
 
+    def history_times(self, cases: Cases) -> Ragged | None:
+        """The seconds of each event of ``histories``; None where times are unknown."""
+        times = self.data.event_times
+        return None if times is None else times.slices(cases.users, np.zeros_like(cases.ends), cases.ends)
+
     def targets(self, cases: Cases) -> Ints:
         """int64 (n,): the item number that each case asks for."""
         targets: Ints = self.data.events.values[self.data.events.offsets[cases.users] + cases.ends]
@@ -72,8 +77,12 @@ class Split:
 
     def train_histories(self) -> Ragged:
         """What training sees: U rows, a row may be empty."""
-        users = np.arange(len(self.train_ends))
-        return self.data.events.slices(users, np.zeros_like(self.train_ends), self.train_ends)
+        return self._heads(self.data.events)
+
+    def train_times(self) -> Ragged | None:
+        """The seconds of each event of ``train_histories``; None where times are unknown."""
+        times = self.data.event_times
+        return None if times is None else self._heads(times)
 
     def test_starts(self) -> Ints:
         """int64 (U,): how many events of each user come before the window of the test."""
@@ -92,6 +101,10 @@ class Split:
         """What serving keeps of the items; for users without a history by training popularity, ties by number."""
         order = np.argsort(-self.popularity()[1:], kind="stable") + 1
         return Catalogue(self.data.items, order.astype(np.int64), self.data.titles)
+
+    def _heads(self, rows: Ragged) -> Ragged:
+        users = np.arange(len(self.train_ends))
+        return rows.slices(users, np.zeros_like(self.train_ends), self.train_ends)
 
     def protocol(self) -> dict[str, Any]:
         """What a score measured on this split means, as JSON values."""

@@ -6,5 +6,19 @@ Items are numbered 1..V in the order of their sorted raw ids; 0 is padding. A hi
 from genrec.histories.catalogue import Catalogue, read_npy
 from genrec.histories.items import ItemIds, NotAnId, RawId
 from genrec.histories.ragged import PAD, Ints, Ragged, Side, offsets_of
+from genrec.histories.users import user_index, user_indices
 
-__all__ = ["PAD", "Catalogue", "Ints", "ItemIds", "NotAnId", "Ragged", "RawId", "Side", "offsets_of", "read_npy"]
+__all__ = [
+    "PAD",
+    "Catalogue",
+    "Ints",
+    "ItemIds",
+    "NotAnId",
+    "Ragged",
+    "RawId",
+    "Side",
+    "offsets_of",
+    "read_npy",
+    "user_index",
+    "user_indices",
+]

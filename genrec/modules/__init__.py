@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from genrec.modules.model_utils import ModelUtils
     from genrec.modules.positions import LearnedPositions, PositionalEncoding
     from genrec.modules.quantisation import ResidualQuantiser
-    from genrec.modules.ranking import catalogue_scores, mask_scores, target_ranks, top_k
+    from genrec.modules.ranking import catalogue_scores, mask_scores, reads, target_ranks, top_k
     from genrec.modules.saving import load, save
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "load",
     "mask_scores",
     "next_item_cross_entropy",
+    "reads",
     "sampled_softmax",
     "save",
     "target_ranks",
@@ -55,7 +56,7 @@ _FILES = {
     "losses": ["ContrastiveLoss", "SequenceLoss", "VQVAELoss"],
     "model_utils": ["ModelUtils"],
     "positions": ["LearnedPositions", "PositionalEncoding"],
-    "ranking": ["catalogue_scores", "mask_scores", "target_ranks", "top_k"],
+    "ranking": ["catalogue_scores", "mask_scores", "reads", "target_ranks", "top_k"],
     "quantisation": ["ResidualQuantiser"],
     "saving": ["load", "save"],
 }

@@ -6,23 +6,35 @@ import torch
 from torch import Tensor, nn
 
 
-def catalogue_scores(model: nn.Module, item_ids: Tensor) -> Tensor:
+def reads(model: nn.Module) -> tuple[str, ...]:
+    """What a recommender reads beside the items of histories, by its attribute ``reads``; nothing where it has none.
+
+    The names are ``timestamps`` int64 (B, L), seconds, ``request_time`` int64 (B,), seconds, ``users`` int64 (B,), tokens of
+    ``genrec.histories.user_index``, and ``exclude`` int64 (B, E), the items that are not to be recommended.
+    """
+    names: tuple[str, ...] = tuple(getattr(model, "reads", ()))
+    return names
+
+
+def catalogue_scores(model: nn.Module, item_ids: Tensor, **given: Tensor) -> Tensor:
     """A recommender's score of every item, by its ``scores``, or else ``user_state`` against ``item_vectors``.
 
     Args:
         model: has ``scores(item_ids) -> (B, V + 1)``, or ``user_state(item_ids) -> (B, D)`` and
-            ``item_vectors() -> (V + 1, D)``.
+            ``item_vectors() -> (V + 1, D)``; it is handed by keyword what it ``reads`` of what is given.
         item_ids: int64 (B, L), left-padded with 0.
+        given: whatever is known of ``timestamps``, ``request_time``, ``users`` and ``exclude``; see ``reads``.
 
     Returns:
         (B, V + 1); column 0 is padding's and means nothing: ``mask_scores`` removes it.
     """
     recommender: Any = model
+    read = {name: given[name] for name in reads(model) if name in given}
     scores: Tensor
     if hasattr(recommender, "scores"):
-        scores = recommender.scores(item_ids)
+        scores = recommender.scores(item_ids, **read)
     else:
-        scores = recommender.user_state(item_ids) @ recommender.item_vectors().T
+        scores = recommender.user_state(item_ids, **read) @ recommender.item_vectors().T
     return scores
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genrec.data import Cases, Split
 from genrec.histories import PAD, Ints, Ragged
+from genrec.training.inputs import NOTHING, FurtherInputs
 
 Batch = dict[str, Tensor]
 
@@ -27,16 +28,22 @@ class Windows:
         users: int64 (W,), the row of ``events`` that a window lies in.
         starts: int64 (W,), position of its first input in that row.
         ends: int64 (W,), one past the position of its last target.
+        times: the seconds of ``events``, for models that read them.
+        tokens: int64 (U,), of each row's user, for models that read them.
     """
 
     events: Ragged
     users: Ints
     starts: Ints
     ends: Ints
+    times: Ragged | None = None
+    tokens: Ints | None = None
 
     @classmethod
-    def cut(cls, events: Ragged, max_seq_length: int) -> Windows:
-        """Windows of at most ``max_seq_length`` inputs.
+    def cut(
+        cls, events: Ragged, max_seq_length: int, times: Ragged | None = None, tokens: Ints | None = None
+    ) -> Windows:
+        """Windows of at most ``max_seq_length`` inputs; the other arguments are kept as they are.
 
         >>> windows = Windows.cut(Ragged.from_rows([[5, 6, 7, 8], [9]]), max_seq_length=2)
         >>> [windows.batch(np.array([i]))["targets"].tolist() for i in range(len(windows))]
@@ -47,7 +54,7 @@ class Windows:
         users = np.repeat(np.arange(len(events)), counts)
         steps_back = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
         ends = events.lengths[users] - steps_back * max_seq_length
-        return cls(events, users, np.maximum(ends - max_seq_length - 1, 0), ends)
+        return cls(events, users, np.maximum(ends - max_seq_length - 1, 0), ends, times, tokens)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -65,11 +72,17 @@ class Windows:
 
         Returns:
             ``item_ids`` int64 (B, L) and ``targets`` int64 (B, L), the event after each slot; 0 in both where there is none.
+            With ``times``, ``timestamps`` int64 (B, L); with ``tokens``, ``users`` int64 (B,).
         """
-        padded = self.events.slices(self.users[index], self.starts[index], self.ends[index]).pad()  # (B, L + 1)
+        users, starts, ends = self.users[index], self.starts[index], self.ends[index]
+        padded = self.events.slices(users, starts, ends).pad()  # (B, L + 1)
         item_ids = padded[:, :-1]
-        targets = np.where(item_ids == PAD, PAD, padded[:, 1:])
-        return {"item_ids": torch.from_numpy(item_ids.copy()), "targets": torch.from_numpy(targets)}
+        batch = {"item_ids": item_ids.copy(), "targets": np.where(item_ids == PAD, PAD, padded[:, 1:])}
+        if self.times is not None:
+            batch["timestamps"] = self.times.slices(users, starts, ends - 1).pad(item_ids.shape[1])
+        if self.tokens is not None:
+            batch["users"] = self.tokens[users]
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
 def epoch_order(lengths: Ints, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Ints]:
@@ -119,7 +132,13 @@ def _at_least(size: int, parts: list[Ints]) -> list[Ints]:
 
 
 def case_batches(
-    split: Split, cases: Cases, batch_size: int, max_seq_length: int, rank: int = 0, world: int = 1
+    split: Split,
+    cases: Cases,
+    batch_size: int,
+    max_seq_length: int,
+    rank: int = 0,
+    world: int = 1,
+    further: FurtherInputs = NOTHING,
 ) -> Iterator[Batch]:
     """The cases to score, long histories together; every process takes whole batches, so that sums round the same.
 
@@ -130,19 +149,22 @@ def case_batches(
         max_seq_length: how many of the newest events the model sees.
         rank: this process, 0..``world`` - 1.
         world: how many processes there are.
+        further: what the model reads beside the items.
 
     Yields:
         ``cases`` int64 (B,), which they are; ``item_ids`` int64 (B, L), left-padded; ``exclude`` int64 (B, E), the whole
-        histories; ``targets`` int64 (B,).
+        histories; ``targets`` int64 (B,); and what ``further`` adds.
     """
     order = np.argsort(cases.ends, kind="stable")
     for start in range(rank * batch_size, len(order), world * batch_size):
         index = order[start : start + batch_size]
         part = Cases(cases.users[index], cases.ends[index])
         exclude = split.histories(part).pad()
+        item_ids = exclude[:, -max_seq_length:].copy()
         yield {
             "cases": torch.from_numpy(index),
-            "item_ids": torch.from_numpy(exclude[:, -max_seq_length:].copy()),
+            "item_ids": torch.from_numpy(item_ids),
             "exclude": torch.from_numpy(exclude),
             "targets": torch.from_numpy(split.targets(part)),
+            **further.of_cases(split, part, item_ids.shape[1]),
         }

@@ -18,6 +18,8 @@ class FitConfig:
         patience: epochs without a better validation NDCG@10 after which training stops.
         gradient_clip: largest norm of the gradient; 0 for no clipping.
         precision: "32", "bf16-mixed", or "16-mixed" (GPU only); scores are always computed in float32.
+        valid_cases: validation cases that choose the epoch, drawn by the run's seed, the same after every epoch, for models
+            that take long to score; 0 for all. Final figures are of all cases.
         eval_batch_size: histories scored at once in validation and test.
         device: "auto" takes a GPU where there is one; "cpu", "cuda" and "cuda:N" are strict.
 
@@ -32,6 +34,7 @@ class FitConfig:
     patience: int = 10
     gradient_clip: float = 0.0
     precision: Precision = "32"
+    valid_cases: int = 0
     eval_batch_size: int = 256
     device: str = "auto"
 
@@ -41,7 +44,7 @@ class FitConfig:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate ({self.learning_rate}) must be above 0")
-        for name in ("weight_decay", "gradient_clip"):
+        for name in ("weight_decay", "gradient_clip", "valid_cases"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} ({getattr(self, name)}) must not be negative")
         if self.precision not in ("32", "bf16-mixed", "16-mixed"):

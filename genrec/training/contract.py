@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from genrec.histories import Ragged
+from genrec.modules import reads
 
-TRAINED = ("loss", "user_state", "item_vectors")
-COUNTED = ("fit_events", "scores")
+INPUTS = ("timestamps", "request_time", "users", "exclude")  # that a model may read beside the items of histories
 
 
 class Recommender(Protocol):
@@ -22,10 +22,11 @@ class Recommender(Protocol):
 
 
 class TrainedModel(Recommender, Protocol):
-    """A model that is fitted by gradients. One with ``prepare`` is first given the users' training events, a ``Ragged``."""
+    """A model that is fitted by gradients. One with ``prepare`` is first given the users' training events, a ``Ragged``; what
+    one with ``facts`` says of itself when it is trained is kept beside its metrics."""
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``item_ids`` and ``targets``, both (B, L) -> ``loss``, a scalar."""
+        """``item_ids`` and ``targets``, both (B, L), and what the model reads beside them -> ``loss``, a scalar."""
 
 
 class CountedModel(Recommender, Protocol):
@@ -44,6 +45,11 @@ def recommender(model: nn.Module) -> Recommender:
     _require(model, ("num_items", "max_seq_length", "config"), "attributes")
     if not hasattr(model, "scores"):
         _require(model, ("user_state", "item_vectors"), "methods (or scores)")
+    unknown = set(reads(model)) - set(INPUTS)
+    if unknown:
+        raise TypeError(
+            f"{type(model).__name__}.reads names {', '.join(sorted(unknown))}; there are {', '.join(INPUTS)}"
+        )
     return cast(Recommender, model)
 
 
@@ -55,7 +61,7 @@ def is_counted(model: nn.Module) -> bool:
     """
     recommender(model)
     counted = hasattr(model, "fit_events")
-    _require(model, COUNTED if counted else TRAINED, "methods")
+    _require(model, ("scores",) if counted else ("loss",), "methods")
     return counted
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +19,14 @@ from genrec.results import Result
 from genrec.results.scoring import KS, RANKING, TIES, Floats, Scores, check_cut_offs, score_lists, score_ranks
 from genrec.training.batches import case_batches
 from genrec.training.contract import device_of, recommender
+from genrec.training.inputs import FurtherInputs
 from genrec.training.processes import rank_and_world, sum_over_processes
 
 PROTOCOL = {
     **RANKING,
     "ties": TIES,
     "precision": "scores in float32",
-    "validation": "after every epoch; the epoch with the highest NDCG@10 is kept",
+    "validation": "after every epoch, on all its cases or valid_cases of them; the epoch with the highest NDCG@10 is kept",
     "test": "scored once, after the best epoch was restored",
 }
 
@@ -113,32 +114,48 @@ def evaluate(
 
 
 def evaluate_lists(
-    recommend: Callable[[list[list[RawId]], int], Sequence[Sequence[RawId]]],
+    recommend: Callable[..., Sequence[Sequence[RawId]]],
     split: Split,
     cases: Cases | None = None,
     *,
     ks: Sequence[int] = KS,
+    reads: Collection[str] = (),
 ) -> Evaluation:
     """Scores whatever recommends raw ids, such as a served bundle, by the lists it gives; a full evaluation.
 
     Args:
-        recommend: takes raw histories and a length k, returns as many lists of at most k raw ids, best first.
+        recommend: takes raw histories and a length k, returns as many lists of at most k raw ids, best first; what it
+            ``reads`` comes by keyword.
         split: where histories and targets come from.
         cases: which; the test cases when None.
         ks: cut-offs, each at least 1; an id that the split does not know takes its place and is no item.
+        reads: what else it takes, of ``timestamps``, per history a list of seconds, and ``users``, the raw ids.
 
     Raises:
-        ValueError: if a cut-off is below 1, or there are not as many lists as histories.
+        ValueError: if a cut-off is below 1, times are read and unknown, or there are not as many lists as histories.
     """
     check_cut_offs(ks)
     cases = split.test if cases is None else cases
     raw = np.array(split.data.items.all(), dtype=object)
     histories = [raw[row - 1].tolist() for row in split.histories(cases).rows()]
-    rows = recommend(histories, max(ks))
+    rows = recommend(histories, max(ks), **_raw_inputs(split, cases, reads))
     if len(rows) != len(cases):
         raise ValueError(f"recommend gave {len(rows)} lists for {len(cases)} histories")
     lists = Ragged.from_rows([split.data.items.index(row[: max(ks)]) for row in rows]).pad(max(ks), side="right")
     return _evaluation(score_lists(lists, split, cases, ks), split, cases)
+
+
+def _raw_inputs(split: Split, cases: Cases, reads: Collection[str]) -> dict[str, Any]:
+    """What is read beside histories, as callers of a served model pass it."""
+    inputs: dict[str, Any] = {}
+    if "timestamps" in reads:
+        times = split.history_times(cases)
+        if times is None:
+            raise ValueError(f"the model reads the times of events, and {split.data.source} has none")
+        inputs["timestamps"] = [row.tolist() for row in times.rows()]
+    if "users" in reads:
+        inputs["users"] = split.data.user_ids[cases.users].tolist()
+    return inputs
 
 
 def _evaluation(scores: Scores, split: Split, cases: Cases) -> Evaluation:
@@ -166,10 +183,12 @@ def _scored_batches(
     was_training = model.training
     model.eval()
     try:
-        for batch in case_batches(split, cases, batch_size, max_seq_length, *rank_and_world()):
+        further = FurtherInputs.of(model, split)
+        for batch in case_batches(split, cases, batch_size, max_seq_length, *rank_and_world(), further):
             index = batch.pop("cases").numpy()
-            item_ids, exclude, targets = (batch[name].to(device) for name in ("item_ids", "exclude", "targets"))
-            scores = mask_scores(catalogue_scores(model, item_ids), exclude)  # (B, V + 1)
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            targets = batch.pop("targets")
+            scores = mask_scores(catalogue_scores(model, **batch), batch["exclude"])  # (B, V + 1)
             yield index, scores, target_ranks(scores, targets).cpu().numpy()
     finally:
         model.train(was_training)
@@ -181,6 +200,14 @@ def _best(scores: Tensor, k: int) -> Ints:
     indices, values = top_k(scores, k)
     best: Ints = indices.masked_fill(values == float("-inf"), 0).cpu().numpy()
     return best
+
+
+def sample_cases(cases: Cases, count: int, seed: int) -> Cases:
+    """``count`` of the cases, drawn without replacement, in their order; all where there are no more, or ``count`` is 0."""
+    if not count or count >= len(cases):
+        return cases
+    chosen = np.sort(np.random.default_rng([seed, count]).choice(len(cases), count, replace=False))
+    return Cases(cases.users[chosen], cases.ends[chosen])
 
 
 def targets_in_history(split: Split, cases: Cases) -> int:

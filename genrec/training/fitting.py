@@ -61,7 +61,7 @@ def fit(
     by torchrun, each process calls this alike; only the first one writes.
 
     Args:
-        model: has ``loss``, ``user_state`` and ``item_vectors``, or ``fit_events`` and ``scores``; and ``num_items``,
+        model: has ``loss`` or ``fit_events``, ``scores`` or ``user_state`` and ``item_vectors``; and ``num_items``,
             ``max_seq_length``, ``config`` (a dataclass of all its constructor's arguments, ``num_items`` among them).
         split: what to learn from, validate on and test on.
         out: the run folder to write; None keeps the result in memory.
@@ -152,7 +152,8 @@ def _measure(
         "valid": valid.to_json(),
         "test": test.to_json(),
     }
-    return content, test.values
+    facts = getattr(model, "facts", None)
+    return content if facts is None else content | {"facts": facts()}, test.values
 
 
 def _open(

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genrec.data import Split
-from genrec.histories import Ragged
+from genrec.data import Cases, Split
 from genrec.results.files import beside, write_json, write_whole
 from genrec.results.result import METRICS, Floats, write_per_user
 
@@ -72,9 +71,8 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for name, content in split.catalogue().files().items():
             write_whole(self.path / name, content)
-        histories = sample_histories(split)
         with (self.path / "histories.npz").open("wb") as file:
-            np.savez(file, values=histories.values, offsets=histories.offsets)
+            np.savez(file, **parity_histories(split))  # type: ignore[arg-type]  # savez has a flag among its keywords
         write_json(self.config, config)
 
     def write_metrics(self, metrics: Mapping[str, Any], users: NDArray[Any], values: Mapping[str, Floats]) -> None:
@@ -115,12 +113,20 @@ class RunFolder:
             raise ValueError(f"{self.path} cannot be resumed with other settings: {'; '.join(changed)}")
 
 
-def sample_histories(split: Split, size: int = PARITY_HISTORIES) -> Ragged:
-    """Up to ``size`` whole histories of the test cases, of all lengths, the shortest and the longest among them."""
+def parity_histories(split: Split, size: int = PARITY_HISTORIES) -> dict[str, NDArray[Any]]:
+    """Up to ``size`` whole histories of the test cases, of all lengths, the shortest and the longest among them.
+
+    Returns:
+        Item numbers ``values`` with their ``offsets``; ``times`` in seconds of the values, where they are known; the raw ids
+        ``users``, int64 or fixed-width text.
+    """
     order = np.argsort(split.test.ends, kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(size, len(order))).round().astype(np.int64))]
-    histories = split.histories(split.test)
-    return histories.slices(chosen, np.zeros_like(chosen), histories.lengths[chosen])
+    cases = Cases(split.test.users[chosen], split.test.ends[chosen])
+    histories, times = split.histories(cases), split.history_times(cases)
+    known = {} if times is None else {"times": times.values}
+    users = np.array(split.data.user_ids[cases.users].tolist())
+    return {"values": histories.values, "offsets": histories.offsets, **known, "users": users}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,8 +14,9 @@ from genrec.histories import Ints
 from genrec.training.batches import Batch, Windows, epoch_order
 from genrec.training.config import FitConfig
 from genrec.training.contract import recommender
-from genrec.training.evaluation import evaluate
+from genrec.training.evaluation import evaluate, sample_cases
 from genrec.training.folder import RunFolder
+from genrec.training.inputs import FurtherInputs
 from genrec.training.processes import random_states, restore_random_states, seed_everything
 from genrec.training.progress import Progress
 
@@ -74,7 +75,10 @@ class Trainer:
 
     def __init__(self, fabric: Fabric, model: nn.Module, split: Split, config: FitConfig, seed: int) -> None:
         self.fabric, self.model, self.split, self.config, self.seed = fabric, model, split, config, seed
-        self.windows = Windows.cut(split.train_histories(), recommender(model).max_seq_length)
+        further = FurtherInputs.of(model, split)
+        self.windows = Windows.cut(
+            split.train_histories(), recommender(model).max_seq_length, further.train_times(split), further.users
+        )
         if not len(self.windows):
             raise ValueError("nothing to train on: no user has two events in the training part")
         if not len(split.valid):
@@ -86,6 +90,7 @@ class Trainer:
             fused=config.precision != "16-mixed",  # a fused step would unscale by itself, which forbids clipping
         )
         self.loss, self.optimizer = fabric.setup(_Loss(model), optimizer)
+        self.valid = sample_cases(split.valid, config.valid_cases, seed)
         self.course = Course()
         self.best: Weights = _copy(model)
         seed_everything(seed)
@@ -116,7 +121,7 @@ class Trainer:
             epoch = len(self.course.rows)
             train_loss = self._train_epoch(epoch, progress)
             valid = evaluate(
-                self.model, self.split, self.split.valid, ks=(10,), batch_size=self.config.eval_batch_size
+                self.model, self.split, self.valid, ks=(10,), batch_size=self.config.eval_batch_size
             ).metrics
             row = {"epoch": epoch + 1, "train_loss": train_loss} | {
                 f"valid_{k}": valid[k] for k in ("recall@10", "ndcg@10")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from genrec_models.run import Run, load_run
     from genrec_models.sasrec import SASRec, SASRecConfig
     from genrec_models.semantic_ids import SemanticIds, load_semantic_ids, make_semantic_ids
+    from genrec_models.tiger import TIGER, TIGERConfig
     from genrec_models.tokenizer import ResidualKMeans, ResidualKMeansConfig, Tokenizer
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MODELS",
     "RQVAE",
     "SUMMARIES",
+    "TIGER",
     "BERT4Rec",
     "BERT4RecConfig",
     "GRU4Rec",
@@ -44,6 +46,7 @@ __all__ = [
     "SASRecConfig",
     "SemanticIds",
     "SequentialRules",
+    "TIGERConfig",
     "Tokenizer",
     "TorchRecommender",
     "build",
@@ -66,6 +69,8 @@ MODELS: dict[str, str] = {
     "sasrec": "genrec_models.sasrec:SASRec",
     "gru4rec": "genrec_models.gru4rec:GRU4Rec",
     "bert4rec": "genrec_models.bert4rec:BERT4Rec",
+    "hstu": "genrec_models.hstu:HSTU",
+    "tiger": "genrec_models.tiger:TIGER",
 }
 
 SUMMARIES: dict[str, str] = {
@@ -76,6 +81,8 @@ SUMMARIES: dict[str, str] = {
     "sasrec": "trained: a causal transformer over the history (Kang and McAuley 2018)",
     "gru4rec": "trained: a recurrent network over the history (Hidasi et al. 2016)",
     "bert4rec": "trained: a bidirectional transformer that fills in masked events (Sun et al. 2019)",
+    "hstu": "trained: gated attention by distance and time, scored by cosine (Zhai et al. 2024)",
+    "tiger": "trained: an encoder-decoder that writes the codes of the next item (Rajput et al. 2023)",
 }
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -93,6 +100,7 @@ _FILES = {
     "recommend": ["TorchRecommender"],
     "run": ["Run", "load_run"],
     "sasrec": ["SASRec", "SASRecConfig"],
+    "tiger": ["TIGER", "TIGERConfig"],
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}
 

@@ -55,7 +55,7 @@ class BeamSearch(nn.Module):
             item_ids: int64 (B, L), left-padded with 0, L at most ``max_seq_length``.
             exclude: int64 (B, E), items not to be recommended, 0 where a row has fewer; E may be 0.
             available: bool (V + 1,), False for items that nobody may be recommended; entry 0 is ignored.
-            users: int64 (B,) from ``user_index``, 0 where a user is not known; None for nobody known.
+            users: int64 (B,) from ``genrec.histories.user_index``, 0 where a user is not known; None for nobody known.
 
         Returns:
             items int64 (B, K) and scores (B, K), best first, the lower item first among equals; where nothing is left, item 0

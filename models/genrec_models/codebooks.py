@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -23,13 +23,14 @@ class LevelReport:
         used: codes that at least one item has.
         use: their share of all codes.
         perplexity: e to the entropy (in nats) of the codes' shares: so many codes, evenly used, would carry as much.
-        residual_norm: mean length of what is left of the encoded vectors after this level, their own mean length being 1.
+        residual_norm: mean length of what is left of the encoded vectors after this level, their own mean length being 1;
+            None where the codes alone are known.
     """
 
     used: int
     use: float
     perplexity: float
-    residual_norm: float
+    residual_norm: float | None
 
 
 @dataclass(frozen=True)
@@ -89,17 +90,18 @@ class CodeReport:
         lines = [f"{'level':<6}{'used':>12}{'perplexity':>12}{'residual':>10}"]
         for number, level in enumerate(self.levels, start=1):
             used = f"{level.used} / {self.num_codes}"
-            lines.append(f"{number:<6}{used:>12}{level.perplexity:>12.1f}{level.residual_norm:>10.3f}")
+            left = "" if level.residual_norm is None else f"{level.residual_norm:.3f}"
+            lines.append(f"{number:<6}{used:>12}{level.perplexity:>12.1f}{left:>10}")
         return "\n".join([*lines, f"collisions {self.collision_rate:.2%}, largest group {self.largest_group} items"])
 
 
-def report_codes(codes: Ints, num_codes: int, residual_norms: list[float]) -> CodeReport:
+def report_codes(codes: Ints, num_codes: int, residual_norms: Sequence[float] | None = None) -> CodeReport:
     """Measures the codes of a catalogue.
 
     Args:
         codes: int64 (V, levels), each in 0..``num_codes`` - 1, without the code that resolves collisions.
         num_codes: codes of a level.
-        residual_norms: mean relative length of what each level leaves over.
+        residual_norms: mean relative length of what each level leaves over; None where it is not known.
 
     >>> report = report_codes(np.array([[0, 1], [0, 1], [1, 1], [0, 0]]), 2, [0.5, 0.25])
     >>> report.collision_rate, report.largest_group, report.levels[0].used
@@ -107,7 +109,8 @@ def report_codes(codes: Ints, num_codes: int, residual_norms: list[float]) -> Co
     """
     sizes = np.unique(codes, axis=0, return_counts=True)[1]
     levels = []
-    for column, norm in zip(codes.T, residual_norms, strict=True):
+    norms = [None] * codes.shape[1] if residual_norms is None else residual_norms
+    for column, norm in zip(codes.T, norms, strict=True):
         counts = np.bincount(column, minlength=num_codes)
         used = int(np.count_nonzero(counts))
         levels.append(LevelReport(used, used / num_codes, 2 ** entropy(counts), norm))

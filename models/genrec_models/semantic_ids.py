@@ -172,12 +172,27 @@ def make_semantic_ids(
     tokenizer = tokenizer(vectors.shape[1], **(settings or {}))
     given = torch.from_numpy(vectors)
     tokenizer.fit_vectors(given, seed, follow)
-    codes = tokenizer.codes(given).numpy()  # (V, levels)
-    num_codes = tokenizer.quantiser.num_codes
-    report = report_codes(codes, num_codes, _residual_norms(tokenizer, given))
-    ids = np.column_stack([codes, collision_codes(codes, num_codes)])
+    ids = item_codes(tokenizer, given)
+    report = report_codes(ids[:, :-1], tokenizer.quantiser.num_codes, _residual_norms(tokenizer, given))
     told = {"method": kind.__name__, "seed": seed, **(facts or {}), "codes": report.to_json()}
     return SemanticIds(catalogue, ids, tokenizer, told)
+
+
+def item_codes(tokenizer: Tokenizer, vectors: Tensor) -> Ints:
+    """The codes of all items, the last of which tells apart those that share all others.
+
+    Args:
+        tokenizer: fitted.
+        vectors: float32 (V, W).
+
+    Returns:
+        int64 (V, levels + 1), no two rows alike.
+
+    Raises:
+        ValueError: if too many items share all codes but the last.
+    """
+    codes = tokenizer.codes(vectors).numpy()  # (V, levels)
+    return np.column_stack([codes, collision_codes(codes, tokenizer.quantiser.num_codes)])
 
 
 def load_semantic_ids(folder: str | os.PathLike[str]) -> SemanticIds:

@@ -5,7 +5,6 @@ apart those that would share the others. The stacks are T5's. Two things differ 
 newest item instead of before the oldest, so that padding moves no distance; and each level has its own softmax over its codes.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genrec.histories import PAD, RawId
+from genrec.histories import PAD, Ragged
 from genrec.modules._checks import check_length, check_sizes
 from genrec.modules.t5 import T5Decoder, T5Encoder
 from genrec.modules.t5_attention import KeysValues
@@ -65,7 +64,7 @@ class TIGERConfig:
 class TIGER(nn.Module):
     """Predicts the next item by writing its codes, one level after the other.
 
-    It needs ``set_codes`` before anything else; codes are saved with the weights.
+    It needs codes before anything else, by ``set_codes`` or ``prepare``; they are saved with the weights.
 
     Args:
         num_items: items V of the catalogue.
@@ -96,6 +95,7 @@ class TIGER(nn.Module):
         "5m": {"embedding_dim": 128},  # 4,978,048 parameters: the sizes that the paper states
         "13m": {"embedding_dim": 384},  # 14,933,376, of which 13,378,176 in the stacks: the size that it claims
     }
+    reads: ClassVar[tuple[str, ...]] = ("users", "exclude")
     codes: Tensor  # int64 (V + 1, levels); NO_CODE until they are set
 
     def __init__(
@@ -135,6 +135,7 @@ class TIGER(nn.Module):
         check_sizes(**{name: size for name, size in self.arguments.items() if name != "dropout"})
         self.num_items = num_items
         self.max_seq_length = max_seq_length
+        self.num_users = num_users
         self.register_buffer("codes", torch.full((num_items + 1, levels), NO_CODE))
         self.embedding = nn.Embedding(levels * codebook_size + 1 + num_users, embedding_dim)  # codes, nobody, users
         self.first_token = nn.Parameter(torch.empty(embedding_dim))
@@ -166,9 +167,43 @@ class TIGER(nn.Module):
         self.codes = codes.to(self.codes.device, copy=True)
         self.codes[PAD] = 0
 
+    def prepare(self, histories: Ragged) -> None:
+        """Makes the codes by ``RQVAE`` of ``cooccurrence_vectors``, unless there are some.
+
+        Args:
+            histories: the users' training events, item numbers in 1..``num_items``.
+
+        Raises:
+            ValueError: if no history has two events, there are fewer items than codes of a level, or an item has one level only.
+        """
+        if self.has_codes:
+            return
+        from genrec_models.cooccurrence import cooccurrence_vectors
+        from genrec_models.rqvae import RQVAE
+        from genrec_models.semantic_ids import item_codes
+
+        vectors = torch.from_numpy(cooccurrence_vectors(histories, self.num_items))
+        torch.manual_seed(0)
+        tokenizer = RQVAE(vectors.shape[1], levels=self.config.levels - 1, num_codes=self.config.codebook_size)
+        tokenizer.fit_vectors(vectors)
+        ids = torch.from_numpy(item_codes(tokenizer, vectors))
+        self.set_codes(F.pad(ids, (0, 0, 1, 0)))
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether every item was given its codes."""
+        return int(self.codes[-1, -1]) != NO_CODE
+
+    def facts(self) -> dict[str, Any]:
+        """How good the codes are, by ``report_codes``."""
+        from genrec_models.codebooks import report_codes
+
+        codes = self.codes[1:, :-1].cpu().numpy()
+        return {"semantic_ids": report_codes(codes, self.config.codebook_size).to_json()}
+
     def check_codes(self) -> None:
-        """Raises ValueError if the codes were not set."""
-        if not torch.compiler.is_exporting() and int(self.codes[-1, -1]) == NO_CODE:
+        """Raises ValueError if there are no codes."""
+        if not torch.compiler.is_exporting() and not self.has_codes:
             raise ValueError("the model has no codes: give every item its own with set_codes")
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -180,7 +215,7 @@ class TIGER(nn.Module):
 
         Args:
             batch: ``item_ids`` int64 (B, L), left-padded with 0; ``targets`` int64 (B, L), the event after each slot, 0 where
-                there is none; where users are known, ``users`` int64 (B,) from ``user_index``.
+                there is none; where users are known, ``users`` int64 (B,) from ``genrec.histories.user_index``.
 
         Returns:
             ``loss``, a scalar; 0 where there is no target.
@@ -200,7 +235,7 @@ class TIGER(nn.Module):
         Args:
             item_ids: int64 (B, L), left-padded with 0, L at most ``max_seq_length``.
             candidates: int64 (B, C), items; what stands at padding means nothing.
-            users: int64 (B,) from ``user_index``, 0 where a user is not known; None for nobody known.
+            users: int64 (B,) from ``genrec.histories.user_index``, 0 where a user is not known; None for nobody known.
 
         Returns:
             (B, C).
@@ -214,7 +249,7 @@ class TIGER(nn.Module):
             item_ids: int64 (B, L), left-padded with 0, L at most ``max_seq_length``.
             exclude: int64 (B, E), items that are not searched for, 0 where a row has fewer; without it seen items take the place
                 of others.
-            users: int64 (B,) from ``user_index``, 0 where a user is not known; None for nobody known.
+            users: int64 (B,) from ``genrec.histories.user_index``, 0 where a user is not known; None for nobody known.
 
         Returns:
             (B, V + 1), -inf for all other items.
@@ -246,7 +281,7 @@ class TIGER(nn.Module):
 
         Args:
             item_ids: int64 (B, L), left-padded with 0, L at most ``max_seq_length``.
-            users: int64 (B,) from ``user_index``, 0 where a user is not known; None for nobody known.
+            users: int64 (B,) from ``genrec.histories.user_index``, 0 where a user is not known; None for nobody known.
 
         Raises:
             ValueError: if L exceeds ``max_seq_length``, or the model has no codes.
@@ -288,13 +323,3 @@ class TIGER(nn.Module):
             for level in range(self.config.levels)
         ]
         return torch.cat(found, dim=2)
-
-
-def user_index(user: RawId, num_users: int = 2000) -> int:
-    """A user's token, 1..``num_users``, the same in every process: blake2b of the id's text; 0 stands for nobody known.
-
-    >>> user_index("A1YJEY40YUW4SE") == user_index("A1YJEY40YUW4SE"), 1 <= user_index(7, num_users=3) <= 3
-    (True, True)
-    """
-    digest = hashlib.blake2b(str(user).encode(), digest_size=8).digest()
-    return 1 + int.from_bytes(digest, "big") % num_users

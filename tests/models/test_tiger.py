@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from genrec_models.tiger import TIGER, TIGERConfig, user_index
+from genrec.histories import user_index
+from genrec_models.tiger import TIGER, TIGERConfig
 from tests.models.tiny_tiger import CLOSE, SETTINGS, USERS, C, L, V, best, colliding_codes, histories, real, slow, tiger
 
 
