@@ -9,12 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 import genrec_runtime
 from genrec.cli import main
-from genrec_models import MODELS, TorchRecommender, load_run
+from genrec_models import HSTU, MODELS, TorchRecommender, load_run
 
 FAST = ["--set", "max_epochs=2", "--set", "embedding_dim=8", "--set", "num_layers=1"]
 
@@ -173,7 +174,9 @@ def test_a_bundle_is_scored_beside_torch(run: Path, monkeypatch: pytest.MonkeyPa
     def load(path: Path, device: str, variant: str) -> Any:
         assert variant == "int8"
         answer = lambda rows, k: SimpleNamespace(items=[i[wrong:] for i, _ in torch_path.recommend(rows, k)])  # noqa: E731  # shorter than a function
-        return SimpleNamespace(recommend=lambda rows, k: answer(rows, k))
+        return SimpleNamespace(
+            recommend=lambda rows, k: answer(rows, k), manifest=SimpleNamespace(capabilities=("recommend", "exclude"))
+        )
 
     monkeypatch.setattr(genrec_runtime.Recommender, "load", load)
     done = genrec("evaluate", run, "--bundle", "store/current", "--variant", "int8", "--ks", "5")
@@ -259,8 +262,66 @@ def test_splitting_data_writes_files(events: Path, tmp_path: Path) -> None:
 def test_the_zoo_lists_every_model_and_its_recipes() -> None:
     done = genrec("zoo")
     assert done.exit_code == 0
-    assert all(name in done.stdout for name in MODELS)
-    assert "genrec train sasrec --recipe online-retail" in done.stdout
+    assert all(f"\n{name}: " in f"\n{done.stdout}" for name in MODELS)
+    assert "recipes: amazon-beauty, online-retail, quickstart" in done.stdout
+    assert "  presets: base (" in done.stdout
+
+
+def test_of_one_model_the_zoo_shows_presets_needs_and_every_setting() -> None:
+    done = genrec("zoo", "hstu", "--items", "1000")
+    assert done.exit_code == 0, done.output
+    assert f"parameters: {sum(weight.numel() for weight in HSTU(1000).parameters()):,}\n" in done.stdout
+    assert (
+        f"large ({sum(weight.numel() for weight in HSTU(1000, **HSTU.presets['large']).parameters()):,})" in done.stdout
+    )
+    assert "reads beside histories: the times of the events" in done.stdout
+    assert all(f"  setting {name} = " in done.stdout for name in HSTU(3).arguments if name != "num_items")
+    fails(genrec("zoo", "hstv"), 2, "no model 'hstv'; the zoo has popularity")
+
+
+def test_a_preset_is_under_the_settings_and_over_the_recipe(events: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("[model]\nnum_heads = 4\nhead_dim = 3\n[fit]\nmax_epochs = 1\n", encoding="utf-8")
+    arguments = ("train", "hstu", "--data", events, "--recipe", recipe, "--preset", "large", "--out", tmp_path / "run")
+    done = genrec(*arguments, "--set", "num_layers=1", "--set", "embedding_dim=6")
+    assert done.exit_code == 0, done.output
+    config = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["config"]
+    assert [config[name] for name in ("num_heads", "head_dim", "num_layers", "embedding_dim")] == [2, 25, 1, 6]
+    fails(genrec("train", "hstu", "--data", events, "--preset", "huge"), 1, "HSTU has no preset 'huge': there are base")
+    fails(genrec("train", "sasrec", "--data", events, "--preset", "x"), 1, "SASRec has no preset 'x': there are none")
+
+
+def test_the_card_stands_the_model_beside_the_counted_ones(events: Path, tmp_path: Path) -> None:
+    done = genrec("train", "gru4rec", "--data", events, "--set", "max_epochs=1", "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert list(metrics["baselines"]) == ["popularity", "item-knn", "markov", "sequential-rules"]
+    for name, found in metrics["baselines"].items():
+        assert f"| {name} | {found['recall@10']:.4g} | {found['ndcg@10']:.4g} |" in card
+        assert found["difference"][0] == pytest.approx(metrics["test"]["ndcg@10"] - found["ndcg@10"])
+    without = genrec(
+        "train", "gru4rec", "--data", events, "--set", "max_epochs=1", "--no-baselines", "--out", tmp_path / "other"
+    )
+    assert without.exit_code == 0, without.output
+    assert "baselines" not in json.loads((tmp_path / "other" / "metrics.json").read_text(encoding="utf-8"))
+
+
+def test_tiger_takes_semantic_ids_of_the_same_items_only(events: Path, tmp_path: Path) -> None:
+    sizes = "embedding_dim=4 num_heads=1 head_dim=4 num_layers=1 ff_dim=4 codebook_size=4 levels=3 beam=20 max_epochs=1"
+    settings = [part for size in sizes.split() for part in ("--set", size)]
+    data = ("--data", events)
+    coded = ("--method", "kmeans", "--set", "num_codes=4", "--set", "levels=2")
+    assert genrec("semantic-ids", *data, *coded, "--out", tmp_path / "ids").exit_code == 0
+    done = genrec("train", "tiger", *data, "--semantic-ids", tmp_path / "ids", *settings, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    codes = load_run(tmp_path / "run").model.codes
+    assert codes[1:].tolist() == np.load(tmp_path / "ids" / "codes.npy").tolist()
+    more = tmp_path / "more.csv"
+    more.write_text(events.read_text(encoding="utf-8") + "\nu0,77,99", encoding="utf-8")
+    other = ("--data", more)
+    fails(genrec("train", "tiger", *other, "--semantic-ids", tmp_path / "ids", *settings), 1, "that are not the")
+    fails(genrec("train", "sasrec", *data, "--semantic-ids", tmp_path / "ids"), 2, "SASRec writes no codes")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["zoo"]], ids=" ".join)

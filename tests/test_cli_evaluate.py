@@ -100,7 +100,11 @@ def test_the_bundle_is_written_beside_the_run(place: Path, tmp_path: Path, monke
     opened = load_run(place / "popularity")
     ours = TorchRecommender(opened.model, opened.catalogue)
     drops_the_best = lambda rows, k: SimpleNamespace(items=[i[1:] for i, _ in ours.recommend(rows, k + 1)])  # noqa: E731  # shorter than a function
-    monkeypatch.setattr(genrec_runtime.Recommender, "load", lambda *_, **__: SimpleNamespace(recommend=drops_the_best))
+    monkeypatch.setattr(
+        genrec_runtime.Recommender,
+        "load",
+        lambda *_, **__: SimpleNamespace(recommend=drops_the_best, manifest=SimpleNamespace(capabilities=())),
+    )
     arguments = ["evaluate", place / "popularity", "--bundle", "store/current", "--name", "mine"]
     done = succeeds(*arguments, "--out", tmp_path / "out")
     assert done.stdout.splitlines()[0].split() == ["torch", "bundle", "difference", "95%", "interval", "of", "torch"]

@@ -12,7 +12,8 @@ from genrec.cli.evaluate import evaluate
 from genrec.cli.options import OneLineErrors
 from genrec.cli.plot import plot
 from genrec.cli.semantic_ids import semantic_ids
-from genrec.cli.train import quickstart, train, zoo
+from genrec.cli.train import quickstart, train
+from genrec.cli.zoo import zoo
 
 
 @click.group(cls=OneLineErrors)

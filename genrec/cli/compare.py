@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from genrec.cli.tables import LEFT_OUT, WHY
+from genrec.cards import LEFT_OUT
+from genrec.cli.tables import WHY
 
 
 @click.command()

@@ -15,6 +15,7 @@ from genrec.cli.tables import Interval, print_table
 
 if TYPE_CHECKING:
     from genrec.data import Split
+    from genrec.histories import RawId
     from genrec.results import Result
     from genrec.training import Evaluation
     from genrec_models import Run
@@ -116,13 +117,18 @@ def _run_results(
 
 def _score_run(run: Run, split: Split, ks: list[int], *, lists: bool) -> Evaluation:
     """By ranks in the catalogue; by lists of raw ids beside a bundle, or where the data know other items."""
+    from genrec.modules import reads
     from genrec.training import evaluate, evaluate_lists
     from genrec_models import TorchRecommender
 
     if not lists and split.data.items == run.catalogue.items:
         return evaluate(run.model, split, ks=ks, full=True)
     recommender = TorchRecommender(run.model, run.catalogue)
-    return evaluate_lists(lambda rows, k: [ids for ids, _ in recommender.recommend(rows, k)], split, ks=ks)
+
+    def recommend(rows: list[Any], k: int, **further: Any) -> list[list[RawId]]:
+        return [ids for ids, _ in recommender.recommend(rows, k, **further)]
+
+    return evaluate_lists(recommend, split, ks=ks, reads=reads(run.model))
 
 
 def _score_bundle(bundle: Path, variant: str, split: Split, ks: list[int], device: str) -> Evaluation:
@@ -131,7 +137,11 @@ def _score_bundle(bundle: Path, variant: str, split: Split, ks: list[int], devic
 
     try:
         recommender = Recommender.load(bundle, device=device, variant=variant)
-        return evaluate_lists(lambda rows, k: recommender.recommend(rows, k=k).items, split, ks=ks)
+
+        def recommend(rows: list[Any], k: int, **further: Any) -> list[list[RawId]]:
+            return recommender.recommend(rows, k=k, **further).items
+
+        return evaluate_lists(recommend, split, ks=ks, reads=recommender.manifest.capabilities)
     except GenrecError as error:
         raise ValueError(str(error)) from error
 

@@ -231,10 +231,11 @@ def _recommended(run: Run, split: Split, k: int) -> Ints:
     """int64 (V,): in how many lists of the test cases each item stands."""
     import numpy as np
 
+    from genrec.modules import reads
+    from genrec.training import raw_requests
     from genrec_models import TorchRecommender
 
-    raw = np.array(split.data.items.all(), dtype=object)
-    histories = [raw[row - 1].tolist() for row in split.histories(split.test).rows()]
-    lists = TorchRecommender(run.model, run.catalogue).recommend(histories, k)
+    requests = raw_requests(split, split.test, reads(run.model))
+    lists = TorchRecommender(run.model, run.catalogue).recommend(k=k, **requests)
     numbers = split.data.items.index([item for items, _ in lists for item in items])
-    return np.bincount(numbers, minlength=len(raw) + 1)[1:]
+    return np.bincount(numbers, minlength=len(split.data.items) + 1)[1:]

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from genrec.cards import LEFT_OUT
+
 Interval = tuple[float, float]
 
-LEFT_OUT = ("precision", "hit_rate", "map")
 WHY = "one target a user: precision@k is recall@k / k, hit_rate@k is recall@k, map@k is mrr@k"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genrec.training.config import FitConfig
-    from genrec.training.evaluation import Evaluation, evaluate, evaluate_lists
+    from genrec.training.evaluation import Evaluation, evaluate, evaluate_lists, raw_requests
     from genrec.training.fitting import FitResult, fit
     from genrec.training.processes import start_fabric
     from genrec.training.recipe import DataOptions, Recipe, check_settings, parse_setting, read_recipe
@@ -24,13 +24,14 @@ __all__ = [
     "evaluate_lists",
     "fit",
     "parse_setting",
+    "raw_requests",
     "read_recipe",
     "start_fabric",
 ]
 
 _FILES = {
     "config": ["FitConfig"],
-    "evaluation": ["Evaluation", "evaluate", "evaluate_lists"],
+    "evaluation": ["Evaluation", "evaluate", "evaluate_lists", "raw_requests"],
     "fitting": ["FitResult", "fit"],
     "processes": ["start_fabric"],
     "recipe": ["DataOptions", "Recipe", "check_settings", "parse_setting", "read_recipe"],

@@ -136,18 +136,30 @@ def evaluate_lists(
     """
     check_cut_offs(ks)
     cases = split.test if cases is None else cases
-    raw = np.array(split.data.items.all(), dtype=object)
-    histories = [raw[row - 1].tolist() for row in split.histories(cases).rows()]
-    rows = recommend(histories, max(ks), **_raw_inputs(split, cases, reads))
+    requests = raw_requests(split, cases, reads)
+    rows = recommend(requests.pop("histories"), max(ks), **requests)
     if len(rows) != len(cases):
         raise ValueError(f"recommend gave {len(rows)} lists for {len(cases)} histories")
     lists = Ragged.from_rows([split.data.items.index(row[: max(ks)]) for row in rows]).pad(max(ks), side="right")
     return _evaluation(score_lists(lists, split, cases, ks), split, cases)
 
 
-def _raw_inputs(split: Split, cases: Cases, reads: Collection[str]) -> dict[str, Any]:
-    """What is read beside histories, as callers of a served model pass it."""
-    inputs: dict[str, Any] = {}
+def raw_requests(split: Split, cases: Cases, reads: Collection[str] = ()) -> dict[str, Any]:
+    """The cases as callers of a served model pass them.
+
+    Args:
+        split: where the cases come from.
+        cases: which.
+        reads: what the model reads beside histories.
+
+    Returns:
+        ``histories``, lists of raw ids; of ``timestamps``, lists of seconds, and ``users``, raw ids, what is read.
+
+    Raises:
+        ValueError: if times are read and unknown.
+    """
+    raw = np.array(split.data.items.all(), dtype=object)
+    inputs: dict[str, Any] = {"histories": [raw[row - 1].tolist() for row in split.histories(cases).rows()]}
     if "timestamps" in reads:
         times = split.history_times(cases)
         if times is None:

@@ -14,6 +14,7 @@ from lightning.fabric.loggers.logger import Logger
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from torch import nn
 
+from genrec.cards import run_card
 from genrec.data import Split
 from genrec.results.result import FORMAT, FORMAT_VERSION, Floats
 from genrec.training.config import FitConfig
@@ -23,6 +24,7 @@ from genrec.training.folder import RunFolder, State
 from genrec.training.loop import MONITOR, Course, Trainer
 from genrec.training.processes import quiet, start_fabric
 from genrec.training.progress import Progress
+from genrec.training.standing import intervals, measure_baselines
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ def fit(
     resume: bool = False,
     progress: bool = False,
     data_options: Mapping[str, Any] | None = None,
+    baselines: Mapping[str, nn.Module] | None = None,
 ) -> FitResult:
     """Fits a model, keeps its best epoch by validation NDCG@10, and scores the test cases once with that.
 
@@ -70,6 +73,7 @@ def fit(
         resume: go on with the run in ``out``; where there is none yet, start it.
         progress: show a bar on standard error.
         data_options: how the data were loaded, as JSON values, kept in ``config.json`` for loading them again.
+        baselines: counted models, by name, to be fitted to the same events and measured beside it, for its card.
 
     Raises:
         TypeError: if the model lacks a part of the interface.
@@ -96,10 +100,14 @@ def fit(
             else _train(fabric, model, split, config, seed, folder, resume=state == "started", progress=progress)
         )
     metrics, values = _measure(model, split, config, course)
+    if baselines:
+        others = measure_baselines(baselines, split, values, fabric.device, config.eval_batch_size)
+        metrics["baselines"] = others
     model.cpu().eval()
     if folder is not None and fabric.is_global_zero:
         if counted:
             folder.write_weights(model.state_dict())
+        folder.write_card(run_card(description, metrics))
         folder.write_metrics(metrics, split.data.user_ids[split.test.users], values)
     return FitResult(model, metrics, None if folder is None else folder.path, False, fabric.is_global_zero)
 
@@ -151,6 +159,7 @@ def _measure(
         "epochs": course.rows,
         "valid": valid.to_json(),
         "test": test.to_json(),
+        "intervals": intervals(test.values),
     }
     facts = getattr(model, "facts", None)
     return content if facts is None else content | {"facts": facts()}, test.values

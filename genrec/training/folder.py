@@ -80,6 +80,10 @@ class RunFolder:
         write_per_user(self.path, users, values)
         write_json(self.metrics, metrics)
 
+    def write_card(self, text: str) -> None:
+        """Writes ``README.md``, the model card."""
+        write_whole(self.path / "README.md", text.encode())
+
     def write_weights(self, weights: dict[str, Tensor]) -> None:
         """Writes ``model.safetensors``."""
         part = beside(self.weights)

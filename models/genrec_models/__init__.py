@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from genrec_models.tokenizer import ResidualKMeans, ResidualKMeansConfig, Tokenizer
 
 __all__ = [
+    "BASELINES",
     "HSTU",
     "MODELS",
     "RQVAE",
@@ -55,6 +56,7 @@ __all__ = [
     "load_semantic_ids",
     "make_semantic_ids",
     "model_class",
+    "preset_of",
     "read_vectors",
     "recipe_names",
     "recipe_path",
@@ -72,6 +74,13 @@ MODELS: dict[str, str] = {
     "hstu": "genrec_models.hstu:HSTU",
     "tiger": "genrec_models.tiger:TIGER",
 }
+
+BASELINES = (
+    "popularity",
+    "item-knn",
+    "markov",
+    "sequential-rules",
+)  # counted in one pass; they stand beside all others
 
 SUMMARIES: dict[str, str] = {
     "popularity": "counted: what most people chose, the same for everyone",
@@ -120,6 +129,18 @@ def model_class(name: str) -> type[Any]:
     if not isinstance(found, type):
         raise ValueError(f"module {module_name} has no class {class_name!r}")
     return found
+
+
+def preset_of(kind: type[Any], name: str) -> dict[str, Any]:
+    """The settings of a model that go by a name, from its ``presets``.
+
+    Raises:
+        ValueError: if it has none of this name.
+    """
+    presets: dict[str, dict[str, Any]] = getattr(kind, "presets", {})
+    if name not in presets:
+        raise ValueError(f"{kind.__name__} has no preset {name!r}: there are {', '.join(presets) or 'none'}")
+    return presets[name]
 
 
 def build(kind: type[Any], num_items: int, settings: dict[str, Any], seed: int = 0) -> Any:

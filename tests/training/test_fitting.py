@@ -15,7 +15,7 @@ from genrec.data import Cases, Split
 from genrec.results import read_result
 from genrec.training import FitConfig, evaluate, fit
 from genrec.training.batches import Windows, epoch_order
-from genrec.training.folder import sample_histories
+from genrec.training.folder import parity_histories
 from genrec_models import ItemKNN, SASRec, load_run
 
 Make = Callable[[], SASRec]
@@ -218,10 +218,10 @@ def test_a_loss_that_is_no_number_stops_with_the_place_and_the_cure(
 
 def test_the_histories_for_parity_are_of_all_lengths(split: Split) -> None:
     lengths = split.histories(split.test).lengths
-    sample = sample_histories(split, size=9)
+    sample = np.diff(parity_histories(split, size=9)["offsets"])
     assert len(sample) == 9
-    assert (sample.lengths.min(), sample.lengths.max()) == (lengths.min(), lengths.max())
-    assert len(sample_histories(split)) == len(split.test)
+    assert (sample.min(), sample.max()) == (lengths.min(), lengths.max())
+    assert len(parity_histories(split)["users"]) == len(split.test)
 
 
 def test_a_model_and_a_split_that_do_not_fit_are_refused(split: Split, new_model: Make) -> None:
