@@ -263,7 +263,7 @@ def test_the_zoo_lists_every_model_and_its_recipes() -> None:
     done = genrec("zoo")
     assert done.exit_code == 0
     assert all(f"\n{name}: " in f"\n{done.stdout}" for name in MODELS)
-    assert "recipes: amazon-beauty, online-retail, quickstart" in done.stdout
+    assert "recipes: amazon-beauty, movielens-1m (not run), movielens-small, online-retail, quickstart" in done.stdout
     assert "  presets: base (" in done.stdout
 
 

@@ -45,7 +45,7 @@ def _facts(name: str, num_items: int) -> dict[str, str]:
     """What is worth a line, by its title."""
     from genrec_models import model_class, recipe_names
 
-    recipes = {"recipes": ", ".join(recipe_names(name))} if recipe_names(name) else {}
+    recipes = {"recipes": ", ".join(data + _not_run(name, data) for data in recipe_names(name))}
     try:
         from genrec.modules import reads
 
@@ -62,6 +62,12 @@ def _facts(name: str, num_items: int) -> dict[str, str]:
         "reads beside histories": "; ".join(further),
     }
     return {what: values for what, values in facts.items() if values} | recipes
+
+
+def _not_run(name: str, data: str) -> str:
+    from genrec_models import recipe_path
+
+    return " (not run)" * ("Not run." in recipe_path(data, name).read_text(encoding="utf-8"))
 
 
 def _unfilled(kind: type[Any], num_items: int, **settings: Any) -> Any:

@@ -152,18 +152,21 @@ def build(kind: type[Any], num_items: int, settings: dict[str, Any], seed: int =
 
 
 def recipe_names(model: str) -> list[str]:
-    """The data that a model of the zoo has a shipped recipe for."""
-    return sorted(file.stem.removeprefix(f"{model}-") for file in RECIPES.glob(f"{model}-*.toml"))
+    """The data that there is a shipped recipe for: one of the model, or one for any, which says how to read them."""
+    return sorted(
+        {file.stem.removeprefix(f"{kind}-") for kind in ("any", model) for file in RECIPES.glob(f"{kind}-*.toml")}
+    )
 
 
 def recipe_path(name: str, model: str) -> Path:
-    """The file of a recipe: one shipped for ``model`` by the name of its data, or a path as it stands.
+    """The file of a recipe: one shipped for ``model``, or for any, by the name of its data, or a path as it stands.
 
     Raises:
         ValueError: if there is neither.
     """
+    shipped = [RECIPES / f"{kind}-{name}.toml" for kind in (model, "any")]
     if name in recipe_names(model):
-        return RECIPES / f"{model}-{name}.toml"
+        return next(path for path in shipped if path.is_file())
     if Path(name).is_file():
         return Path(name)
     raise ValueError(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import genrec_models
 from genrec.training import DataOptions, FitConfig, check_settings, read_recipe
@@ -63,23 +64,41 @@ def test_a_model_is_built_from_its_seed_alone() -> None:
     assert not first.item_vectors().equal(other.item_vectors())
 
 
-@pytest.mark.parametrize("name", recipe_names("sasrec"))
-def test_a_shipped_recipe_fills_the_dataclasses(name: str) -> None:
-    recipe = read_recipe(recipe_path(name, "sasrec"))
-    taken = check_settings(recipe.model | recipe.fit, model=model_class("sasrec"), fit=FitConfig)
+@pytest.mark.parametrize(("model", "name"), [(model, name) for model in MODELS for name in recipe_names(model)])
+def test_a_shipped_recipe_fills_the_dataclasses_and_builds_the_model(model: str, name: str) -> None:
+    recipe = read_recipe(recipe_path(name, model))
+    taken = check_settings(recipe.model | recipe.fit, model=model_class(model), fit=FitConfig)
     assert taken["model"] == recipe.model
     assert FitConfig(**taken["fit"])
+    with torch.device("meta"):
+        assert model_class(model)(num_items=300, **taken["model"]).num_items == 300
     assert DataOptions(**{"source": "events.csv", **recipe.data})
 
 
 def test_the_shipped_recipes_are_named_by_their_data() -> None:
-    assert recipe_names("sasrec") == ["amazon-beauty", "online-retail", "quickstart"]
-    assert recipe_names("popularity") == []
+    assert recipe_names("sasrec") == ["amazon-beauty", "movielens-1m", "movielens-small", "online-retail", "quickstart"]
+    assert recipe_path("online-retail", "sasrec").name == "sasrec-online-retail.toml"
+    everywhere = ["amazon-beauty", "movielens-1m", "movielens-small", "online-retail"]
+    assert all(set(everywhere) <= set(recipe_names(model)) for model in MODELS)
+
+
+def test_models_that_count_share_the_recipes_that_only_say_how_to_read_the_data() -> None:
+    path = recipe_path("online-retail", "markov")
+    assert path == recipe_path("online-retail", "my_models:Own")
+    assert (read_recipe(path).model, read_recipe(path).fit) == ({}, {})
+    assert read_recipe(path).data == read_recipe(recipe_path("online-retail", "sasrec")).data
+
+
+def test_what_was_not_run_says_so() -> None:
+    for model in MODELS:
+        for name in recipe_names(model):
+            text = recipe_path(name, model).read_text(encoding="utf-8")
+            assert ("Not run." in text.splitlines()[0]) == (name == "movielens-1m"), (model, name)
 
 
 def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.touch()
     assert recipe_path(str(own), "sasrec") == own
-    with pytest.raises(ValueError, match="no recipe 'beauty': sasrec has amazon-beauty, online-retail, quickstart"):
+    with pytest.raises(ValueError, match="no recipe 'beauty': sasrec has amazon-beauty, movielens-1m"):
         recipe_path("beauty", "sasrec")
