@@ -11,7 +11,7 @@ from genrec_export import ExportError
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
 PARTS = {"A. Requests": range(1, 50), "B. Bundle": range(50, 81), "C. Process, device, deployment": range(81, 121)}
-STATUS = ("built", "server: not built yet", "batch: not built yet")
+STATUS = ("built",)
 PLAIN = {
     f"`{kind.__name__}`"
     for kind in (ExportError, KeyboardInterrupt, TypeError, ValueError, RuntimeWarning, UserWarning)

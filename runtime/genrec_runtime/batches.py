@@ -12,6 +12,8 @@ ROWS = 512  # rows a run at most
 CELLS = 1 << 20  # entries of one padded input a run
 SCORES = 1 << 26  # scores (rows times catalogue) a run: 256 MiB, and a few times that while the best are looked for
 
+SHORT = 256  # values of a row: sorting out so few that occur twice takes longer than using them twice
+
 
 def rows_a_run(num_items: int) -> int:
     """How many rows may be scored against the whole catalogue at once.
@@ -67,3 +69,18 @@ def union(*parts: Ragged) -> Ragged:
     np.not_equal(joined[1:], joined[:-1], out=first[1:])
     distinct = joined[first]
     return Ragged(distinct % span, np.searchsorted(distinct, bases))
+
+
+def joined(parts: list[Ragged], rows: int) -> Ragged:
+    """What all parts hold, row by row; a value may occur twice, but no row is much longer than it need be.
+
+    Args:
+        parts: item numbers, each of ``rows`` rows.
+        rows: how many there are, where there is no part.
+
+    >>> joined([], 2).lengths.tolist()
+    [0, 0]
+    """
+    if not parts:
+        return Ragged(np.zeros(0, np.int64), np.zeros(rows + 1, np.int64))
+    return parts[0] if len(parts) == 1 and parts[0].lengths.max(initial=0) <= SHORT else union(*parts)

@@ -130,6 +130,9 @@ def measure(
     plan: Plan,
     *,
     histories: Sequence[Sequence[Any]] | None = None,
+    timestamps: Sequence[Sequence[int]] | None = None,
+    request_time: Sequence[int | None] | None = None,
+    users: Sequence[Any] | None = None,
     device: str = "auto",
     variant: str = FP32,
     watch: Watch = lambda said: None,
@@ -140,6 +143,9 @@ def measure(
         path: the bundle, a recommender's or a module's.
         plan: what is measured.
         histories: raw histories to ask about, in this order, over and over; None draws some by ``plan``.
+        timestamps: of these histories, as of ``Recommender.recommend``; drawn where None and the model reads them.
+        request_time: likewise, but never drawn.
+        users: likewise, drawn too.
         device: as of ``load``. Where a GPU answers and ``plan`` names no threads, one number of them is measured.
         variant: "fp32", or a cheaper form that the bundle has.
         watch: told what is being measured.
@@ -151,6 +157,8 @@ def measure(
         ValueError: if ``histories`` holds none, or is given for a module.
     """
     counts = plan.threads or tuple(sorted({1, available_threads()}))
+    given = {"timestamps": timestamps, "request_time": request_time, "users": users}
+    beside = {name: rows for name, rows in given.items() if rows is not None}
     resident, cells = [_resident()], []
     for threads in counts:
         with load(
@@ -162,7 +170,7 @@ def measure(
             cuda_graphs=plan.cuda_graphs,
         ) as served:
             resident.append(_resident())
-            work = make_workload(served, histories, k=plan.k, length=plan.length, seed=plan.seed)
+            work = make_workload(served, histories, beside, k=plan.k, length=plan.length, seed=plan.seed)
             for batch in plan.batches:
                 watch(f"measuring batch {batch}, threads {threads}")
                 calls = work.calls(batch)

@@ -39,7 +39,9 @@ ONNX_TYPES = {  # numpy's name of a dtype: onnxruntime's name of the tensor
     "float32": "tensor(float)",
     "float64": "tensor(double)",
 }
-GRAPHS = {  # of a recommender: what this runtime feeds each graph, and reads from it
+FURTHER = ("timestamps", "request_time", "users")  # what graphs of histories may take beside the items
+TIME_LIMIT = 10**11  # seconds before and after 1970, some 3,000 years: milliseconds of these days lie beyond
+GRAPHS = {  # of a recommender: what this runtime feeds each graph in any case, and reads from it
     "recommend": (("item_ids", "exclude", "available"), ("items", "scores")),
     "score": (("item_ids", "candidates"), ("scores",)),
     "encode": (("item_ids",), ("states",)),
@@ -166,17 +168,43 @@ def _check_recommender(manifest: Manifest) -> None:
         raise BundleCorrupt(f"/defaults/k ({manifest.defaults.k}) must lie in 1..{semantics.k_max}")
     for graph in manifest.graphs.keys() & GRAPHS.keys():
         signature, (inputs, outputs) = manifest.signature[graph], GRAPHS[graph]
-        more = {spec.name for spec in signature.inputs} - set(inputs)
+        further = FURTHER if "item_ids" in inputs else ()
+        more = {spec.name for spec in signature.inputs} - set(inputs) - set(further)
         if more:
             raise Unsupported(
                 f"graph {graph!r} takes {', '.join(sorted(more))}, which this runtime does not feed; upgrade genrec"
             )
         fed, read = [spec.name for spec in signature.inputs], [spec.name for spec in signature.outputs]
-        if set(fed) != set(inputs) or set(read) != set(outputs):
+        if not set(inputs) <= set(fed) or set(read) != set(outputs):
             raise BundleCorrupt(f"/signature/{graph} must take {', '.join(inputs)} and give {', '.join(outputs)}")
         _check_limits(graph, signature, semantics)
         for spec in (*signature.inputs, *signature.outputs):
             _check_tensor(graph, spec, semantics)
+    _check_further(manifest, semantics)
+
+
+def _check_further(manifest: Manifest, semantics: Semantics) -> None:
+    """All graphs of histories take the same further inputs, and the manifest says so in every place."""
+    taken = {
+        graph: {spec.name: spec for spec in manifest.signature[graph].inputs if spec.name in FURTHER}
+        for graph in manifest.graphs.keys() & GRAPHS.keys()
+        if "item_ids" in GRAPHS[graph][0]
+    }
+    read = taken["recommend"]
+    for graph, specs in taken.items():
+        if specs != read:
+            stated = f"{', '.join(specs) or 'nothing'}, and recommend {', '.join(read) or 'nothing'}"
+            raise BundleCorrupt(f"/signature/{graph} takes beside the items {stated}: these inputs must be the same")
+    if set(manifest.capabilities) & set(FURTHER) != set(read):
+        raise BundleCorrupt(
+            f"/capabilities must name what the graphs take beside the items, {', '.join(read) or 'nothing'}; "
+            f"got {', '.join(manifest.capabilities)}"
+        )
+    if "request_time" in read and "timestamps" not in read:
+        raise BundleCorrupt("/signature/recommend takes request_time without timestamps")
+    if (semantics.time_unit is not None) != ("timestamps" in read):
+        unit = "'s'" if "timestamps" in read else "null"
+        raise BundleCorrupt(f"/semantics/time_unit must be {unit}, got {semantics.time_unit!r}")
 
 
 def _check_limits(graph: str, signature: Signature, semantics: Semantics) -> None:
@@ -193,8 +221,12 @@ def _check_tensor(graph: str, spec: TensorSpec, semantics: Semantics) -> None:
     items, k = semantics.num_items, semantics.k_max
     length = "length" if semantics.window == "bucketed" else semantics.max_seq_length
     width = next((axis for axis in spec.axes[1:] if isinstance(axis, int)), 0)  # the model's own, of states
+    users = max(1, spec.high or 0)  # as many as the model has tokens for
     wanted = (
         TensorSpec("item_ids", "int64", ("batch", length), 0, items),
+        TensorSpec("timestamps", "int64", ("batch", length), -TIME_LIMIT, TIME_LIMIT),
+        TensorSpec("request_time", "int64", ("batch",), -TIME_LIMIT, TIME_LIMIT),
+        TensorSpec("users", "int64", ("batch",), 0, users),
         TensorSpec("exclude", "int64", ("batch", "excluded"), 0, items),
         TensorSpec("candidates", "int64", ("batch", "candidates"), 0, items),
         TensorSpec("available", "bool", (items + 1,)),

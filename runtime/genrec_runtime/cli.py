@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genrec import __version__
-from genrec_runtime.cli_options import BUNDLE, DEVICE, VARIANT, read_file, read_ids, whole_numbers
+from genrec_runtime.batch.cli import batch
+from genrec_runtime.cli_options import BUNDLE, DEVICE, VARIANT, read_ids, read_requests, whole_numbers
 from genrec_runtime.cli_stores import COMMANDS
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def main() -> None:
     """Serve exported recommenders with onnxruntime, without PyTorch."""
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, batch):
     main.add_command(_command)
 
 
@@ -58,7 +59,11 @@ for _command in COMMANDS:
     "--history", "histories", multiple=True, help="One user's item ids, oldest first, comma-separated; repeatable."
 )
 @click.option(
-    "--file", "file", type=click.Path(path_type=Path), help="Histories as JSON lines: a list of ids each; - for stdin."
+    "--file",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Histories as JSON lines, - for stdin: a list of ids each, or an object with history, and timestamps, request_time "
+    "and user for models that read them.",
 )
 @click.option("-k", "--k", type=int, default=None, help="How many items; the bundle's default if not given.")
 @click.option("--include-seen", is_flag=True, help="Recommend items of the history again.")
@@ -83,13 +88,13 @@ def recommend(
     from genrec_runtime import Recommender
 
     recommender = Recommender.load(bundle, device=device, variant=variant)
-    rows = _rows(recommender.catalogue.items.kind, items, histories, file)
-    answer = recommender.recommend(rows, k=k, exclude_seen=False if include_seen else None)
+    asked = _asked(recommender.catalogue.items.kind, items, histories, file)
+    answer = recommender.recommend(**asked, k=k, exclude_seen=False if include_seen else None)
     for row, (recommended, scores, status) in enumerate(zip(answer.items, answer.scores, answer.status, strict=True)):
         if as_json:
             click.echo(json.dumps({"items": recommended, "scores": scores.tolist(), "status": status}))
             continue
-        click.echo(f"after {', '.join(map(str, rows[row])) or 'nothing'}  [{status}]")
+        click.echo(f"after {', '.join(map(str, asked['histories'][row])) or 'nothing'}  [{status}]")
         _print_list(recommender.catalogue, recommended, scores.tolist())
     if answer.unknown_items:
         click.echo(f"unknown to the bundle and left out: {answer.unknown_items} of the history's ids", err=True)
@@ -176,7 +181,7 @@ def doctor(as_json: bool) -> None:
     help="Items of each drawn history (1 to the longest used, if not given); size of a module's free axes.",
 )
 @click.option(
-    "--histories", "file", type=click.Path(path_type=Path), help="JSON lines: a list of ids each; - for stdin."
+    "--histories", "file", type=click.Path(path_type=Path), help="JSON lines, as the --file of recommend; - for stdin."
 )
 @click.option("-k", "--k", type=int, default=None, help="How many items; the bundle's default if not given.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the drawn histories.")
@@ -210,8 +215,8 @@ def bench(
     plan = Plan(batches, threads, clients, seconds, k, history_length, seed, dedicated, cuda_graphs)
     if picture is not None:
         check_picture(picture)
-    histories = None if file is None else read_file(file)
-    found = measure(bundle, plan, histories=histories, device=device, variant=variant, watch=_watch)
+    asked: dict[str, Any] = {"histories": None} if file is None else read_requests(file)
+    found = measure(bundle, plan, **asked, device=device, variant=variant, watch=_watch)
     _watch("")
     click.echo(json.dumps(dataclasses.asdict(found)) if as_json else table(found))
     if picture is not None:
@@ -225,14 +230,14 @@ def _watch(said: str) -> None:
         click.echo(f"\r\x1b[K{said}", nl=False, err=True)
 
 
-def _rows(kind: str, items: tuple[str, ...], histories: tuple[str, ...], file: Path | None) -> list[list[Any]]:
-    """The histories of ``recommend``, from whichever of its three sources is given."""
+def _asked(kind: str, items: tuple[str, ...], histories: tuple[str, ...], file: Path | None) -> dict[str, Any]:
+    """What is asked of ``recommend``, from whichever of its three sources is given."""
     if sum(map(bool, (items, histories, file))) > 1:
         raise click.UsageError("give ITEMS, --history or --file, one of them")
     if file is not None:
-        return read_file(file)
+        return read_requests(file)
     texts = [list(items)] if not histories else [[part for part in h.split(",") if part] for h in histories]
-    return [read_ids(kind, row) for row in texts]
+    return {"histories": [read_ids(kind, row) for row in texts]}
 
 
 def _print_list(catalogue: Catalogue, items: Sequence[Any], scores: Sequence[float]) -> None:

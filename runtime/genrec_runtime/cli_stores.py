@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from genrec_runtime.cli_options import DEVICE, STORE, read_file
+from genrec_runtime.cli_options import DEVICE, STORE, read_requests
 
 
 @click.command("list")
@@ -59,7 +59,7 @@ def prune(store: Path, keep: int) -> None:
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option(
-    "--histories", "file", type=click.Path(path_type=Path), required=True, help="JSON lines: a list of ids each."
+    "--histories", "file", type=click.Path(path_type=Path), required=True, help="JSON lines, as of recommend --file."
 )
 @click.option("-k", "--k", type=int, default=10, show_default=True, help="How many items are compared.")
 @click.option(
@@ -73,7 +73,7 @@ def diff(a: Path, b: Path, file: Path, k: int, gates: tuple[str, ...], picture: 
     from genrec_runtime.diff import compare_answers, passes, plot
 
     one, two = (Recommender.load(path, device=device) for path in (a, b))
-    differences = compare_answers(one, two, read_file(file), k)
+    differences = compare_answers(one, two, **read_requests(file), k=k)
     for name, value in differences.measures.items():
         click.echo(f"{name:<16} {value:.4f}" if name.startswith(("overlap", "same")) else f"{name:<16} {value:.0f}")
     if picture is not None:

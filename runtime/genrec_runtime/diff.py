@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genrec.histories import RawId
 from genrec_runtime.recommender import Recommender
 
 _GATE = re.compile(r"\s*(?P<measure>[a-z0-9@_]+)\s*(?P<sign>>=|<=)\s*(?P<bound>\d*\.?\d+)\s*")
@@ -34,14 +35,17 @@ class Differences:
     measures: dict[str, float]
 
 
-def compare_answers(a: Recommender, b: Recommender, histories: Sequence[Sequence[Any]], k: int = 10) -> Differences:
-    """Asks both recommenders about every history.
+def compare_answers(
+    a: Recommender, b: Recommender, histories: Sequence[Sequence[Any]], k: int = 10, **further: Sequence[Any]
+) -> Differences:
+    """Asks both recommenders about every history, each with what it reads.
 
     Args:
         a: what serves now.
         b: what might serve next.
         histories: raw histories, at least one.
         k: how many items a list.
+        further: ``timestamps``, ``request_time`` and ``users`` as of ``Recommender.recommend``, for those that read them.
 
     Raises:
         ValueError: if there is no history.
@@ -49,7 +53,7 @@ def compare_answers(a: Recommender, b: Recommender, histories: Sequence[Sequence
     """
     if not histories:
         raise ValueError("histories must hold at least one history")
-    lists = list(zip(a.recommend(histories, k=k).items, b.recommend(histories, k=k).items, strict=True))
+    lists = list(zip(*(_lists(one, histories, k, further) for one in (a, b)), strict=True))
     overlaps = np.array([len({*one} & {*two}) / max(len(one), len(two), 1) for one, two in lists])
     items_a, items_b = set(a.catalogue.items.all()), set(b.catalogue.items.all())
     measures = {
@@ -60,6 +64,11 @@ def compare_answers(a: Recommender, b: Recommender, histories: Sequence[Sequence
         "items_only_in_b": float(len(items_b - items_a)),
     }
     return Differences(k, overlaps, measures)
+
+
+def _lists(recommender: Recommender, histories: Sequence[Any], k: int, further: Mapping[str, Any]) -> list[list[RawId]]:
+    read = {name: values for name, values in further.items() if name in recommender.manifest.capabilities}
+    return recommender.recommend(histories, k=k, **read).items
 
 
 def passes(measures: dict[str, float], gate: str) -> bool:

@@ -13,7 +13,7 @@ from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import FP32, TensorSpec
 from genrec_runtime.options import Options
 from genrec_runtime.recommender import Recommender
-from genrec_runtime.requests import as_array
+from genrec_runtime.rows import as_array
 from genrec_runtime.served import Served
 
 GRAPH = "module"

@@ -16,6 +16,7 @@ from genrec_runtime.buckets import by_length, length_bucket
 from genrec_runtime.checks import GRAPHS
 from genrec_runtime.engine import Arrays, Engine
 from genrec_runtime.errors import InferenceError
+from genrec_runtime.histories import Histories
 from genrec_runtime.manifest import Semantics
 
 List = tuple[Ints, Floats]  # item indices, best first, and their scores
@@ -36,21 +37,43 @@ class Search:
         self._place = np.zeros(semantics.num_items + 1, np.int32)  # an item's place in the cold-start order
         self._place[catalogue.cold_start] = np.arange(1, semantics.num_items + 1, dtype=np.int32)
 
+    def lists(
+        self,
+        histories: Histories,
+        pools: Ragged | None,
+        excluded: Ragged,
+        allowed: Bools,
+        k: int,
+        deadline: float | None,
+    ) -> list[List]:
+        """For each history the best items of its pool, or of the whole catalogue; the most popular where it holds no item."""
+        lengths = histories.items.lengths
+        known = np.flatnonzero(lengths)  # the model sees only these: others it cannot answer
+        if pools is None:
+            lists = self.best(histories, known, excluded, allowed, k, deadline)
+        else:
+            lists = self.rank(histories, known, pools, excluded, allowed, k, deadline)
+        if len(known) == len(lengths):
+            return lists
+        others = np.flatnonzero(lengths == 0)
+        popular = self.popular(others, pools, excluded, allowed, k)
+        answers = dict(zip([*known.tolist(), *others.tolist()], [*lists, *popular], strict=True))
+        return [answers[row] for row in range(len(lengths))]
+
     def best(
-        self, histories: Ragged, rows: Ints, excluded: Ragged, allowed: Bools, k: int, deadline: float | None
+        self, histories: Histories, rows: Ints, excluded: Ragged, allowed: Bools, k: int, deadline: float | None
     ) -> list[List]:
         """For each of ``rows`` the best items of the whole catalogue, from the graph that ends in top-k."""
 
         def run(part: Ints) -> list[List]:
-            inputs = {"item_ids": self._window(histories, part), "exclude": take(excluded, part).pad()}
-            outputs = self._run("recommend", {**inputs, "available": allowed}, deadline)
-            return _lists(outputs, k)
+            inputs = {**self._window(histories, part), "exclude": take(excluded, part).pad(), "available": allowed}
+            return _lists(self._run("recommend", inputs, deadline), k)
 
         return self._in_parts(histories, rows, excluded.lengths, self._semantics.num_items, run)
 
     def rank(
         self,
-        histories: Ragged,
+        histories: Histories,
         rows: Ints,
         pools: Ragged,
         excluded: Ragged,
@@ -82,11 +105,13 @@ class Search:
             lists.append((items, (1.0 / np.arange(1, len(items) + 1)).astype(np.float32)))
         return lists
 
-    def scores(self, histories: Ragged, rows: Ints, candidates: Ragged, deadline: float | None = None) -> list[Floats]:
+    def scores(
+        self, histories: Histories, rows: Ints, candidates: Ragged, deadline: float | None = None
+    ) -> list[Floats]:
         """For each of ``rows`` the model's scores of its candidates."""
 
         def run(part: Ints) -> list[Floats]:
-            inputs = {"item_ids": self._window(histories, part), "candidates": take(candidates, part).pad(side="right")}
+            inputs = {**self._window(histories, part), "candidates": take(candidates, part).pad(side="right")}
             found = self._run("score", inputs, deadline)["scores"]
             return [found[i, :n].copy() for i, n in enumerate(candidates.lengths[part].tolist())]
 
@@ -96,14 +121,14 @@ class Search:
         """Where items stand in the cold-start order, from 1."""
         return self._place[items].astype(np.int64)
 
-    def states(self, histories: Ragged, rows: Ints, width: int) -> Floats:
+    def states(self, histories: Histories, rows: Ints, width: int) -> Floats:
         """The model's states of ``rows``, float32 (len(rows), width)."""
         found = self._in_parts(
             histories,
             rows,
-            np.minimum(histories.lengths, self._semantics.max_seq_length),
+            np.minimum(histories.items.lengths, self._semantics.max_seq_length),
             1,
-            lambda part: list(self._run("encode", {"item_ids": self._window(histories, part)}, None)["states"]),
+            lambda part: list(self._run("encode", self._window(histories, part), None)["states"]),
         )
         return np.array(found, np.float32).reshape(len(rows), width)
 
@@ -124,7 +149,7 @@ class Search:
 
     def warmup(self, rows: int, allowed: Bools) -> None:
         """Runs every graph; on a GPU in each shape of bucket up to ``rows`` rows."""
-        semantics, lengths = self._semantics, [self._semantics.max_seq_length]
+        manifest, semantics, lengths = self._engine.bundle.manifest, self._semantics, [self._semantics.max_seq_length]
         rows = min(rows, rows_a_run(semantics.num_items))  # more are never run at once
         batches = [rows]
         if self._engine.on_gpu:
@@ -133,12 +158,13 @@ class Search:
                 lengths = sorted({length_bucket(n, lengths[0]) for n in range(1, lengths[0] + 1)})
         for batch, length in itertools.product(batches, lengths):
             ones = np.ones((batch, length), np.int64)
-            inputs = {"item_ids": ones, "exclude": ones, "candidates": ones, "item": ones[:, 0], "available": allowed}
-            for graph in self._engine.bundle.manifest.graphs.keys() & GRAPHS.keys():
-                self._run(graph, {name: inputs[name] for name in GRAPHS[graph][0]}, None)
+            inputs: dict[str, NDArray[Any]] = dict.fromkeys(("item_ids", "timestamps", "exclude", "candidates"), ones)
+            inputs |= dict.fromkeys(("request_time", "users", "item"), ones[:, 0]) | {"available": allowed}
+            for graph in manifest.graphs.keys() & GRAPHS.keys():
+                self._run(graph, {spec.name: inputs[spec.name] for spec in manifest.signature[graph].inputs}, None)
 
     def _in_parts(
-        self, histories: Ragged, rows: Ints, widths: Ints, items: int, run: Callable[[Ints], list[Any]]
+        self, histories: Histories, rows: Ints, widths: Ints, items: int, run: Callable[[Ints], list[Any]]
     ) -> list[Any]:
         """``run`` for parts of ``rows``, those of like length together; its answers in the order of ``rows``.
 
@@ -152,7 +178,7 @@ class Search:
         if len(rows) == 1:
             return run(rows)
         limit = self._semantics.max_seq_length
-        lengths = np.minimum(histories.lengths[rows], limit)
+        lengths = np.minimum(histories.items.lengths[rows], limit)
         bucketed = self._semantics.window == "bucketed"
         order = np.argsort(-lengths, kind="stable") if bucketed else np.arange(len(rows))
         cut = bucketed and not self._engine.on_gpu  # a GPU takes longer to begin a run than to compute padding
@@ -182,13 +208,20 @@ class Search:
                 raise InferenceError(f"graph {graph!r} gave {name} that are no numbers", code="non_finite_scores")
         return outputs
 
-    def _window(self, histories: Ragged, rows: Ints) -> Ints:
-        """The newest items of the chosen rows, padded as the model was trained: (B, L)."""
-        taken = take(histories, rows)
-        length = limit = self._semantics.max_seq_length
+    def _window(self, histories: Histories, rows: Ints) -> dict[str, NDArray[Any]]:
+        """The newest items of the chosen rows and what the model reads beside them, padded as it was trained."""
+        items = take(histories.items, rows)
+        length, side = self._semantics.max_seq_length, self._semantics.padding
         if self._semantics.window == "bucketed":
-            length = length_bucket(int(taken.lengths.max(initial=0)), limit)
-        return taken.pad(length, self._semantics.padding)
+            length = length_bucket(int(items.lengths.max(initial=0)), length)
+        window = {"item_ids": items.pad(length, side)}  # (B, L)
+        if histories.times is not None:
+            window["timestamps"] = take(histories.times, rows).pad(length, side)  # (B, L)
+        if histories.request_time is not None:
+            window["request_time"] = histories.request_time[rows]  # (B,)
+        if histories.users is not None:
+            window["users"] = histories.users[rows]  # (B,)
+        return window
 
 
 def _lists(outputs: Arrays, k: int) -> list[List]:

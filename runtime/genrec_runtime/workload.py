@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from genrec_runtime.recommender import Recommender
 DRAWN = 1024  # histories at most
 ITEMS = 1 << 22  # in all of them, unless one alone is longer
 REQUESTS = 64  # different requests of one batch size, at most
+USERS = 1 << 16  # different ones that are drawn
+BEGUN = 1_500_000_000, 1_700_000_000  # seconds: when drawn histories begin, in 2017 to 2023
+GAPS = 0, 15  # natural logarithms of the seconds between drawn events: from one second to 38 days
 FREE_AXIS = 16  # size of a module's free axis where neither the caller nor the bundle says
 
 Call = Callable[[], object]
@@ -39,6 +42,7 @@ class Workload:
 def make_workload(
     served: Recommender | Module,
     histories: Sequence[Sequence[Any]] | None = None,
+    beside: Mapping[str, Sequence[Any]] | None = None,
     *,
     k: int | None = None,
     length: int | None = None,
@@ -49,13 +53,16 @@ def make_workload(
     Args:
         served: what will be asked.
         histories: raw histories, asked about in this order, over and over; None draws some.
+        beside: ``timestamps``, ``request_time`` and ``users``, a row each for each of ``histories``; what the model reads and
+            is not among them is drawn, but for the request's time.
         k: how many items a row; the bundle's default if None.
         length: of the drawn histories; None draws 1 to the longest that the model looks at. Of a module: the size of its
             free axes beside the batch.
         seed: of what is drawn.
 
     Raises:
-        ValueError: if ``histories`` holds none; if it or ``k`` is given for a module; if a module has no free axis.
+        ValueError: if ``histories`` holds none, or what is ``beside`` has not as many rows; if histories or ``k`` are given for
+            a module; if a module has no free axis.
     """
     random = np.random.default_rng(seed)
     if isinstance(served, Module):
@@ -65,15 +72,19 @@ def make_workload(
     rows = draw_histories(served, length, random) if histories is None else histories
     if not rows:
         raise ValueError("there is no history to ask about")
+    columns = _completed(beside or {}, served, rows, random)
     shortest, longest = min(map(len, rows)), max(map(len, rows))
     lengths = f"{shortest} to {longest}" if shortest < longest else str(longest)
     listed = k or served.manifest.defaults.k
     said = f"{listed} of {served.semantics.num_items:,} items, histories of {lengths}"
 
+    def request(places: Sequence[int]) -> Call:
+        asked: dict[str, Any] = {name: [column[i] for i in places] for name, column in columns.items()}
+        return functools.partial(served.recommend, [rows[i] for i in places], **asked, k=k)
+
     def calls(batch: int) -> list[Call]:
         count = min(REQUESTS, max(1, len(rows) // batch))
-        parts = [[rows[i % len(rows)] for i in range(n * batch, (n + 1) * batch)] for n in range(count)]
-        return [functools.partial(served.recommend, part, k=k) for part in parts]
+        return [request([i % len(rows) for i in range(n * batch, (n + 1) * batch)]) for n in range(count)]
 
     return Workload(said, calls)
 
@@ -95,6 +106,20 @@ def draw_histories(served: Recommender, length: int | None, random: np.random.Ge
     return [served.catalogue.items.raw(part) for part in parts]
 
 
+def draw_times(lengths: Sequence[int], random: np.random.Generator) -> list[list[int]]:
+    """Times of events in whole seconds: of each history some lie close together, others weeks apart.
+
+    Args:
+        lengths: how many events each history has.
+        random: where the numbers come from.
+    """
+    times = []
+    for begun, length in zip(random.integers(*BEGUN, len(lengths)), lengths, strict=True):
+        gaps = np.exp(random.uniform(*GAPS, length)).astype(np.int64)
+        times.append((begun + np.cumsum(gaps)).tolist())
+    return times
+
+
 def draw_inputs(signature: Signature, sizes: dict[str, int], random: np.random.Generator) -> dict[str, NDArray[Any]]:
     """An array for every input of a module, its values within the range that is stated.
 
@@ -104,6 +129,25 @@ def draw_inputs(signature: Signature, sizes: dict[str, int], random: np.random.G
         random: where the numbers come from.
     """
     return {spec.name: _values(spec, sizes, random) for spec in signature.inputs}
+
+
+def _completed(
+    beside: Mapping[str, Sequence[Any]],
+    served: Recommender,
+    rows: Sequence[Sequence[Any]],
+    random: np.random.Generator,
+) -> dict[str, Sequence[Any]]:
+    """What is given beside histories, and drawn what else the model reads."""
+    columns = dict(beside)
+    for name, column in columns.items():
+        if len(column) != len(rows):
+            raise ValueError(f"{name} has {len(column)} rows for {len(rows)} histories")
+    reads = set(served.manifest.capabilities) - set(beside)
+    if "timestamps" in reads:
+        columns["timestamps"] = draw_times(list(map(len, rows)), random)
+    if "users" in reads:
+        columns["users"] = random.integers(USERS, size=len(rows)).tolist()
+    return columns
 
 
 def _of_module(served: Module, length: int | None, random: np.random.Generator) -> Workload:

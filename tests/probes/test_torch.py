@@ -128,7 +128,7 @@ def test_torch_topk_does_not_break_ties_by_index() -> None:
 
 
 def test_numpy_warns_of_tensors_that_it_may_not_copy() -> None:
-    """Why ``genrec_runtime.requests.as_array`` makes an array first and a copy of it then."""
+    """Why ``genrec_runtime.rows.as_array`` makes an array first and a copy of it then."""
     with pytest.warns(DeprecationWarning, match="doesn't accept a copy keyword"):
         np.array(torch.ones(2))
 

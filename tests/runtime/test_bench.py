@@ -19,6 +19,7 @@ from genrec_runtime.benchview import headline, plot, table
 from genrec_runtime.cli import main
 from genrec_runtime.manifest import Signature, TensorSpec
 from genrec_runtime.workload import FREE_AXIS, draw_histories, draw_inputs, make_workload
+from timed import write_timed
 from tiny import ITEMS, MAX_SEQ_LENGTH, Tiny
 
 QUICK = ("--seconds", "0.01", "--device", "cpu")
@@ -156,6 +157,33 @@ def test_calls_of_any_batch_ask_about_the_given_histories_in_order(
     rows = tiny.histories  # 40 of them
     assert asked == [(rows[:16], 7), (rows[16:32], 7), (rows + rows + rows[:20], 7)]
     assert work.said == "7 of 37 items, histories of 1 to 14"
+
+
+def test_times_and_users_are_drawn_for_a_model_that_reads_them(tmp_path: Path) -> None:
+    reader = Recommender.load(write_timed(tmp_path / "bundle"), device="cpu", threads=1)
+    work, same = make_workload(reader, length=4), make_workload(reader, length=4)
+    asked, again = ([call.keywords for call in one.calls(7)] for one in (work, same))  # type: ignore[attr-defined]  # partials
+    assert asked == again
+    gaps = [np.diff(row) for request in asked for row in request["timestamps"]]
+    assert all(len(gap) == 3 and gap.min() >= 1 for gap in gaps)
+    assert max(gap.max() for gap in gaps) > 86_400 > 60 > min(gap.min() for gap in gaps)  # days apart, and seconds
+    assert len({user for request in asked for user in request["users"]}) > 99
+    assert all(request.keys() == {"timestamps", "users", "k"} for request in asked)
+    work.calls(3)[0]()
+
+
+def test_what_lies_beside_given_histories_is_asked_with_them(tmp_path: Path) -> None:
+    reader = Recommender.load(write_timed(tmp_path / "bundle"), device="cpu", threads=1)
+    histories = [["item 1"], ["item 2", "item 3"], []]
+    beside: dict[str, Any] = {"timestamps": [[1], [2, 3], []], "request_time": [9, None, None]}
+    first, second = make_workload(reader, histories, beside).calls(2)[:1] + make_workload(
+        reader, histories, beside
+    ).calls(4)
+    assert first.keywords["timestamps"] == [[1], [2, 3]]  # type: ignore[attr-defined]  # partials
+    assert second.keywords["request_time"] == [9, None, None, 9]  # type: ignore[attr-defined]
+    assert len(second.keywords["users"]) == 4  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="timestamps has 1 rows for 3 histories"):
+        make_workload(reader, histories, {"timestamps": [[1]]})
 
 
 def test_a_modules_inputs_fit_its_signature() -> None:

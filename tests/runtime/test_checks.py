@@ -6,7 +6,8 @@ import pytest
 
 from genrec_runtime import BundleCorrupt, Unsupported
 from genrec_runtime.bundle import Bundle
-from genrec_runtime.checks import read_manifest
+from genrec_runtime.checks import FURTHER, read_manifest
+from timed import write_timed
 
 
 @pytest.mark.parametrize(
@@ -111,10 +112,91 @@ def test_weights_may_not_share_a_name(copied: Path, reseal: Callable[..., None])
         read_manifest((copied / "manifest.json").read_bytes())
 
 
+@pytest.mark.parametrize(("graph", "name"), [("recommend", "weather"), ("recommend", "item"), ("similar", "users")])
 def test_an_input_that_this_runtime_does_not_feed_is_named_at_loading(
-    copied: Path, reseal: Callable[..., None]
+    copied: Path, reseal: Callable[..., None], graph: str, name: str
 ) -> None:
-    times = {"name": "timestamps", "dtype": "int64", "axes": ["batch", "length"]}
-    reseal(copied, lambda data: data["signature"]["recommend"]["inputs"].append(times))
-    with pytest.raises(Unsupported, match="takes timestamps, which this runtime does not feed; upgrade genrec"):
+    more = {"name": name, "dtype": "int64", "axes": ["batch"], "low": 0, "high": 5}
+    reseal(copied, lambda data: data["signature"][graph]["inputs"].append(more))
+    with pytest.raises(Unsupported, match=f"takes {name}, which this runtime does not feed; upgrade genrec"):
         read_manifest((copied / "manifest.json").read_bytes())
+
+
+# --- times and users
+
+
+@pytest.mark.parametrize("reads", [FURTHER, FURTHER[:2], FURTHER[:1], FURTHER[2:], ()])
+@pytest.mark.parametrize("window", ["bucketed", "fixed"])
+def test_a_model_may_read_times_and_users(tmp_path: Path, reads: tuple[str, ...], window: str) -> None:
+    manifest = Bundle.read_manifest(write_timed(tmp_path / "bundle", reads, window=window))
+    assert set(FURTHER) & set(manifest.capabilities) == set(reads)
+
+
+def at_input(graph: str, name: str, **values: Any) -> Callable[[dict[str, Any]], None]:
+    """A change of one input; none removes it."""
+
+    def change(data: dict[str, Any]) -> None:
+        inputs = data["signature"][graph]["inputs"]
+        place = next(i for i, spec in enumerate(inputs) if spec["name"] == name)
+        inputs[place : place + 1] = [inputs[place] | values] * bool(values)
+
+    return change
+
+
+def without(name: str) -> Callable[[dict[str, Any]], None]:
+    """A change of every graph and of the capabilities."""
+
+    def change(data: dict[str, Any]) -> None:
+        data["capabilities"].remove(name)
+        for graph in data["signature"]:
+            at_input(graph, name)(data)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(
+            at_input("encode", "users"), "encode takes beside the items timestamps, request_time, and", id="less"
+        ),
+        pytest.param(at_input("recommend", "users"), "these inputs must be the same", id="more"),
+        pytest.param(at_input("score", "users", high=6), "these inputs must be the same", id="other tokens"),
+        pytest.param(
+            set_at("capabilities", ["recommend", "users"]), "/capabilities must name .*timestamps", id="unnamed"
+        ),
+        pytest.param(without("timestamps"), "takes request_time without timestamps", id="no times"),
+        pytest.param(set_at("semantics|time_unit", None), "/semantics/time_unit must be 's', got None", id="no unit"),
+        pytest.param(at_input("score", "users", high=0), "users does not fit", id="no token"),
+        pytest.param(at_input("score", "users", high=None), "users does not fit", id="tokens without end"),
+        pytest.param(at_input("score", "users", low=1), "users does not fit", id="nobody is left out"),
+        pytest.param(at_input("encode", "timestamps", axes=["batch"]), "timestamps does not fit", id="a time a row"),
+        pytest.param(
+            at_input("encode", "timestamps", dtype="float32"), "timestamps does not fit", id="parts of seconds"
+        ),
+        pytest.param(at_input("encode", "timestamps", low=0), "timestamps does not fit", id="no time before 1970"),
+        pytest.param(at_input("encode", "request_time", high=2**40), "request_time does not fit", id="a later end"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_about_times_and_users_is_refused(
+    tmp_path: Path, reseal: Callable[..., None], change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    folder = write_timed(tmp_path / "bundle")
+    reseal(folder, change)
+    with pytest.raises(BundleCorrupt, match=message):
+        Bundle.read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value", "message"),
+    [
+        ("semantics|time_unit", "s", "/semantics/time_unit must be null, got 's'"),
+        ("capabilities", ["recommend", "users"], "/capabilities must name what .*, nothing; got recommend, users"),
+    ],
+)
+def test_a_model_that_reads_neither_times_nor_users_says_so(
+    copied: Path, reseal: Callable[..., None], pointer: str, value: Any, message: str
+) -> None:
+    reseal(copied, set_at(pointer, value))
+    with pytest.raises(BundleCorrupt, match=message):
+        Bundle.read_manifest(copied)

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from genrec_runtime import InputError, Recommender
 from genrec_runtime.cli import main
 from genrec_runtime.diff import compare_answers, passes, plot
+from timed import FURTHER, write_timed
 from tiny import Tiny
 
 
@@ -66,3 +67,12 @@ def test_shares_are_between_none_and_all(tiny: Tiny, served: Recommender) -> Non
     overlaps = compare_answers(served, served, tiny.histories).overlaps
     assert overlaps.dtype == np.float64
     assert ((overlaps >= 0) & (overlaps <= 1)).all()
+
+
+def test_each_bundle_is_asked_with_what_it_reads(tmp_path: Path) -> None:
+    one, two = (Recommender.load(write_timed(tmp_path / name, reads)) for name, reads in (("a", FURTHER), ("b", ())))
+    further = {"timestamps": [[5, 9], [7]], "request_time": [20, 8], "users": ["u1", None]}
+    found = compare_answers(one, two, [["item 1", "item 4"], ["item 4"]], k=3, **further)
+    asked = one.recommend([["item 1", "item 4"], ["item 4"]], k=3, **further).items
+    plain = two.recommend([["item 1", "item 4"], ["item 4"]], k=3).items
+    assert found.overlaps.tolist() == [len({*a} & {*b}) / 3 for a, b in zip(asked, plain, strict=True)]

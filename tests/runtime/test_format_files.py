@@ -1,9 +1,10 @@
 """Bundles are read as docs/format.md says, without genrec: weights, items, recorded requests, graphs, and whole requests."""
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from genrec_runtime.compare import compare_lists
 from genrec_runtime.graphcheck import MICROSOFT, OPERATORS
 from genrec_runtime.manifest import Manifest, Signature, Weight
 from genrec_runtime.store import CURRENT, PREVIOUS, hidden_name
+from timed import USERS, write_timed
 from tiny import ITEMS, Tiny
 
 
-@pytest.fixture(params=["tiny", "numbers", "features", "frozen recommender", "frozen module"])
-def bundle(request: pytest.FixtureRequest) -> Path:
+@pytest.fixture(params=["tiny", "numbers", "features", "timed", "frozen recommender", "frozen module"])
+def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Bundles of all kinds, one after the other."""
     name = request.param
+    if name == "timed":
+        return write_timed(tmp_path / "bundle")
     if name.startswith("frozen"):
         return FROZEN / name.split()[1]
     found = request.getfixturevalue(name)
@@ -187,6 +191,42 @@ def test_a_reader_written_from_the_page_alone_recommends_the_same(name: str, req
             if given and length:
                 found = ours.recommend([given], k=5, candidates=[pool]).to_list()[0]
                 same_list(found, second.recommend(given, 5, candidates=pool), ours)
+
+
+class SecondReaderOfTimes(SecondReader):
+    """The second reader for a bundle that takes times and users, as "Times and users" says; all ids are known."""
+
+    def asked(
+        self, history: Sequence[Any], times: Sequence[int], now: int | None, user: Any, k: int, **options: Any
+    ) -> list[tuple[Any, float]]:
+        """One row: (raw id, score), best first."""
+        token = int.from_bytes(hashlib.blake2b(str(user).encode("utf-8"), digest_size=8).digest(), "big")
+        self.further = {
+            "timestamps": self.window([time for time, one in zip(times, history, strict=True) if one in self.items]),
+            "request_time": [next(t for t, i in zip(times[::-1], history[::-1], strict=True) if i in self.items)],
+            "users": [0 if user is None else 1 + token % USERS],
+        }
+        if now is not None:
+            self.further["request_time"] = [now]
+        return self.recommend(history, k, **options)
+
+    def run(self, graph: str, **inputs: Any) -> dict[str, np.ndarray]:
+        return super().run(graph, **self.further, **inputs)
+
+
+@pytest.mark.parametrize(("window", "side"), [("bucketed", "left"), ("fixed", "right")])
+def test_times_and_users_are_read_by_the_page_alone(tmp_path: Path, window: str, side: str) -> None:
+    folder = write_timed(tmp_path / "bundle", window=window, padding=side)
+    ours, second = Recommender.load(folder, device="cpu", threads=1), SecondReaderOfTimes(folder)
+    history = ["item 2", "?", "item 0", "item 5", "item 5", "item 1", "item 8", "?"]
+    times = [3, 40, 40, 500, 650, 700, 777, 900]
+    for length in (2, 3, 5, 8):
+        for now, user in ((None, None), (1000, "Zoë"), (0, 17)):
+            given: dict[str, Any] = {"timestamps": [times[:length]], "request_time": [now], "users": [user]}
+            for options in ({}, {"candidates": ["item 3", "item 7", "item 0"]}):
+                rows = {name: [values] for name, values in options.items()}
+                found = ours.recommend([history[:length]], k=5, **given, **rows).to_list()[0]
+                same_list(found, second.asked(history[:length], times[:length], now, user, 5, **options), ours)
 
 
 def same_list(found: list[tuple[Any, float]], expected: list[tuple[Any, float]], ours: Recommender) -> None:

@@ -1,5 +1,6 @@
 """What docs/format.md says a reader refuses, where no other test breaks it."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import pytest
 
 from format_page import at, sealed, table, with_variant
 from frozen.second_reader import bundle_id
+from genrec.histories import user_index
 from genrec_runtime import BundleCorrupt
-from genrec_runtime.checks import read_manifest
+from genrec_runtime.checks import FURTHER, read_manifest
+from timed import LENGTH, USERS, write_timed
 from tiny import ITEMS, Tiny
 
 
@@ -108,6 +111,28 @@ def test_a_recommenders_tensor_must_be_as_the_table_says(
         place = next(one for way in ("inputs", "outputs") for one in signature[way] if one["name"] == tensor)
         place |= change
         refused(data, f"/signature/{graph}: {tensor} does not fit 37 items")
+
+
+def test_the_table_of_times_and_users_is_that_of_a_bundle(tmp_path: Path) -> None:
+    for window, length in (("bucketed", "length"), ("fixed", LENGTH)):
+        data = json.loads((write_timed(tmp_path / window, window=window) / "manifest.json").read_bytes())
+        numbers = {"-10^11": -(10**11), "10^11": 10**11, "0": 0, "U": USERS, "length": length}
+        stated = []
+        for row in table("Times and users", "further input"):
+            low, _, high = row["low, high"].partition(", ")
+            axes = [numbers.get(axis, axis) for axis in row["axes"].split(", ")]
+            spec = {"name": row["further input"], "dtype": row["dtype"], "axes": axes}
+            stated.append({**spec, "low": numbers[low], "high": numbers[high]})
+        for graph in ("recommend", "score", "encode"):
+            found = [spec for spec in data["signature"][graph]["inputs"] if spec["name"] in FURTHER]
+            assert found == stated
+        read_manifest(sealed(data))
+
+
+def test_a_users_token_is_hashed_as_the_page_says() -> None:
+    for raw in ("ann", "Zoë", 17, -3):
+        number = int.from_bytes(hashlib.blake2b(str(raw).encode("utf-8"), digest_size=8).digest(), "big")
+        assert user_index(raw, 7) == 1 + number % 7
 
 
 def test_a_fixed_window_has_a_fixed_length(complete: dict[str, Any]) -> None:

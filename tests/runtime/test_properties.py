@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from genrec_runtime import GenrecError, Module, Recommendations, Recommender, load
+from timed import write_timed
 from tiny import Tiny
 
 FEW = [120, pytest.param(2000, marks=pytest.mark.slow)]  # examples
@@ -101,7 +102,7 @@ def slow(request: pytest.FixtureRequest, tiny: Tiny, numbers: Path) -> Slow:
     """A catalogue of either kind."""
     path = tiny.path if request.param == "strings" else numbers
     recommender = Recommender.load(path, device="cpu", threads=1)
-    recommender._warned = True  # of foreign ids: here they are meant
+    recommender._reader._warned = True  # of foreign ids: here they are meant
     return Slow(recommender)
 
 
@@ -271,6 +272,30 @@ def test_anything_as_score_and_encode_arguments_is_refused_by_us_or_answered(slo
 
     some = anything(slow.items)
     explore(examples, st.tuples(some, some), check)
+
+
+@pytest.mark.parametrize("examples", FEW)
+def test_anything_as_times_and_users_is_refused_by_us_or_answered(tmp_path: Path, examples: int) -> None:
+    reader = Recommender.load(write_timed(tmp_path / "bundle"), device="cpu", threads=1)
+    histories, answered = [["item 1", "?"], ["item 2"]], []
+
+    def check(further: dict[str, Any]) -> None:
+        with contextlib.suppress(GenrecError):
+            answer = reader.recommend(histories, **further)
+            assert answer.status == ["model", "model"]
+            answered.append(set(further))
+
+    some, time = anything([3, 5]), st.integers(-(10**11) - 2, 10**11 + 2)
+    user = st.text(st.characters(codec=None), max_size=3) | st.integers() | st.none()
+    strategy = st.fixed_dictionaries(
+        {"timestamps": st.tuples(st.lists(time, min_size=2, max_size=2).map(sorted), st.tuples(time)) | some},
+        optional={
+            "users": st.tuples(user, user) | some,
+            "request_time": st.tuples(time, st.none()) | some,
+        },
+    )
+    explore(examples, strategy, check)
+    assert {"timestamps", "users", "request_time"} in answered
 
 
 @pytest.mark.parametrize("examples", FEW)

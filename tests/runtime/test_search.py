@@ -12,6 +12,7 @@ import pytest
 from genrec.histories import Catalogue, ItemIds, Ragged
 from genrec_runtime import batches, buckets
 from genrec_runtime.errors import InferenceError
+from genrec_runtime.histories import Histories
 from genrec_runtime.manifest import Semantics
 from genrec_runtime.search import Search
 
@@ -82,7 +83,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_answers_stand_in_the_order_of_the_rows_however_they_are_grouped(eager: None, seed: int, on_gpu: bool) -> None:
-    histories, pools, excluded = ragged(seed, 60, 60), ragged(seed + 100, 60, 9), ragged(seed + 200, 60, 5)
+    items, pools, excluded = ragged(seed, 60, 60), ragged(seed + 100, 60, 9), ragged(seed + 200, 60, 5)
+    histories = Histories(items)
     rows = np.sort(np.random.default_rng(seed).choice(60, 45, replace=False))
     engine = Arithmetic(on_gpu=on_gpu)
     search = searching(engine)
@@ -94,7 +96,7 @@ def test_answers_stand_in_the_order_of_the_rows_however_they_are_grouped(eager: 
         alone = np.array([row])
         assert listed(search.best(histories, alone, excluded, EVERYTHING, 5, None)) == [best[place]]
         assert listed(search.rank(histories, alone, pools, excluded, EVERYTHING, 5, None)) == [ranked[place]]
-        newest = histories.row(row)[-LIMIT:]
+        newest = items.row(row)[-LIMIT:]
         assert scores[place].tolist() == (newest.sum() * 100 + pools.row(row)).tolist()
         assert states[place].tolist() == [newest.sum(), len(newest)]
 
@@ -102,7 +104,7 @@ def test_answers_stand_in_the_order_of_the_rows_however_they_are_grouped(eager: 
 def test_runs_hold_rows_of_one_window_where_runs_are_cheap(eager: None) -> None:
     engine = Arithmetic()
     lengths = [1, 40, 3, 33, 17, 8, 9, 2, 40, 16]
-    histories = Ragged.from_rows([[1] * n for n in lengths])
+    histories = Histories(Ragged.from_rows([[1] * n for n in lengths]))
     searching(engine).states(histories, np.arange(10), 2)
     # 7 rows a run, the longest first: 40, 40, 33 | 17 | 16, 9, and 8; then 3, 2, 1
     assert engine.windows == [(3, 40), (1, 32), (2, 16), (1, 8), (3, 8)]
@@ -110,7 +112,7 @@ def test_runs_hold_rows_of_one_window_where_runs_are_cheap(eager: None) -> None:
 
 def test_on_a_gpu_only_full_runs_part_the_rows(eager: None) -> None:
     engine = Arithmetic(on_gpu=True)
-    histories = Ragged.from_rows([[1] * n for n in [1, 40, 3, 33, 17, 8, 9, 2, 40, 16]])
+    histories = Histories(Ragged.from_rows([[1] * n for n in [1, 40, 3, 33, 17, 8, 9, 2, 40, 16]]))
     searching(engine).states(histories, np.arange(10), 2)
     assert engine.windows == [(7, 40), (3, 8)]
 
@@ -118,7 +120,7 @@ def test_on_a_gpu_only_full_runs_part_the_rows(eager: None) -> None:
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_a_fixed_window_is_always_whole_and_rows_keep_their_order(eager: None, on_gpu: bool) -> None:
     engine = Arithmetic(on_gpu=on_gpu)
-    histories = Ragged.from_rows([[n] * n for n in range(1, 11)])
+    histories = Histories(Ragged.from_rows([[n] * n for n in range(1, 11)]))
     states = searching(engine, "fixed").states(histories, np.arange(10), 2)
     assert engine.windows == [(7, LIMIT), (3, LIMIT)]
     assert engine.newest == list(range(1, 11))
@@ -127,7 +129,7 @@ def test_a_fixed_window_is_always_whole_and_rows_keep_their_order(eager: None, o
 
 def test_rows_that_find_no_memory_are_tried_again_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Arithmetic(memory=3)
-    histories = Ragged.from_rows([[n] for n in range(1, 6)])
+    histories = Histories(Ragged.from_rows([[n] for n in range(1, 6)]))
     states = searching(engine).states(histories, np.arange(5), 2)
     assert [rows for rows, _ in engine.windows] == [5, 2, 3]
     assert states[:, 0].tolist() == [1, 2, 3, 4, 5]
@@ -138,7 +140,7 @@ def test_halves_that_find_no_memory_either_are_an_error(rows: int, tried: list[i
     engine = Arithmetic(memory=2 if rows > 2 else 0)
     histories = Ragged.from_rows([[1]] * rows)
     with pytest.raises(InferenceError, match="no memory") as caught:
-        searching(engine).best(histories, np.arange(rows), histories, EVERYTHING, 5, None)
+        searching(engine).best(Histories(histories), np.arange(rows), histories, EVERYTHING, 5, None)
     assert caught.value is engine.error
     assert [count for count, _ in engine.windows] == tried
 
@@ -147,7 +149,7 @@ def test_another_failure_is_not_tried_again() -> None:
     engine = Arithmetic(memory=2)
     engine.error = InferenceError("lost its GPU", code="device_lost")
     with pytest.raises(InferenceError, match="lost its GPU"):
-        searching(engine).states(Ragged.from_rows([[1]] * 5), np.arange(5), 2)
+        searching(engine).states(Histories(Ragged.from_rows([[1]] * 5)), np.arange(5), 2)
     assert len(engine.windows) == 1
 
 
@@ -158,13 +160,13 @@ def test_scores_that_are_no_numbers_are_never_an_answer(monkeypatch: pytest.Monk
         engine, "run", lambda graph, inputs, deadline=None: {"scores": np.array([[1.0, bad]], np.float32)}
     )
     with pytest.raises(InferenceError, match="graph 'score' gave scores that are no numbers") as caught:
-        searching(engine).scores(Ragged.from_rows([[1]]), np.arange(1), Ragged.from_rows([[1, 2]]))
+        searching(engine).scores(Histories(Ragged.from_rows([[1]])), np.arange(1), Ragged.from_rows([[1, 2]]))
     assert caught.value.code == "non_finite_scores"
 
 
 def test_a_list_ends_where_nothing_more_may_be_recommended() -> None:
     histories = Ragged.from_rows([[2, 3]])
     few = np.isin(np.arange(ITEMS + 1), [2, 5, 11])
-    [(items, scores)] = searching(Arithmetic()).best(histories, np.arange(1), histories, few, 9, None)
+    [(items, scores)] = searching(Arithmetic()).best(Histories(histories), np.arange(1), histories, few, 9, None)
     # a history of sum 5 gives item i the score 5 * i % 101; item 2 is excluded
     assert list(zip(items.tolist(), scores.tolist(), strict=True)) == [(11, 55 % 101), (5, 25 % 101)]

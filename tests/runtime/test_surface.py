@@ -41,15 +41,15 @@ SURFACE = {
     "Recommender": "(bundle, engine)",
     "Recommender.available": "property",
     "Recommender.close": "(self)",
-    "Recommender.encode": "(self, histories, *, on_unknown=None)",
+    "Recommender.encode": "(self, histories, *, users=None, timestamps=None, request_time=None, on_unknown=None)",
     "Recommender.item_vectors": "(self, items=None)",
     "Recommender.load": "(path, *, device='auto', threads=None, variant='fp32', dedicated=False, cuda_graphs=False, "
     "expect_digest=None)",
     "Recommender.recommend": "(self, histories, *, k=None, users=None, timestamps=None, request_time=None, exclude=None, "
     "candidates=None, available=None, exclude_seen=None, on_unknown=None, deadline=None)",
-    "Recommender.recommend_iter": "(self, histories, *, k=None, available=None, exclude_seen=None, on_unknown=None, "
-    "batch_size=256, progress=None)",
-    "Recommender.score": "(self, histories, candidates, *, on_unknown=None)",
+    "Recommender.recommend_iter": "(self, histories, *, k=None, users=None, timestamps=None, request_time=None, "
+    "available=None, exclude_seen=None, on_unknown=None, batch_size=256, progress=None)",
+    "Recommender.score": "(self, histories, candidates, *, users=None, timestamps=None, request_time=None, on_unknown=None)",
     "Recommender.selftest": "(self)",
     "Recommender.set_available": "(self, items)",
     "Recommender.similar": "(self, items, *, k=None, available=None)",

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.histories import ItemIds
-from genrec_runtime import InputError, Recommender, requests
-from genrec_runtime.requests import as_array, number_list, number_rows
+from genrec_runtime import InputError, Recommender
+from genrec_runtime import rows as reading
+from genrec_runtime.requests import number_list, number_rows
+from genrec_runtime.rows import as_array
 from tiny import ITEMS
 
 WORDS = ItemIds(["a", "b", "c"])  # 1, 2, 3
@@ -188,7 +190,7 @@ def test_what_else_cannot_be_read_is_refused(rows: Any, row: int | None, message
 
 
 def test_the_row_of_a_fault_is_counted_over_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "BLOCK", 3)
+    monkeypatch.setattr(reading, "BLOCK", 3)
     rows: list[list[Any]] = [[3, 5], [0], [], [3, 3, 3, 3], [], [5], [5, 3], [0]]
     assert [row.tolist() for row in number_rows(NUMBERS, rows, "exclude", "drop").known.rows()] == [
         NUMBERS.index(row).tolist() for row in rows
@@ -248,9 +250,10 @@ def test_what_is_too_large_is_refused_before_it_takes_memory(rows: Any) -> None:
 
 @pytest.mark.parametrize("rows", [[[3] * 4] * 3, [np.array([3] * 4)] * 3, np.full((3, 4), 3), [[]] * 15])
 def test_fault_19_the_cap_counts_rows_and_ids(rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "MOST", 15)
+    monkeypatch.setattr(reading, "BLOCK", 3)  # it counts on from block to block
+    monkeypatch.setattr(reading, "MOST", 15)
     assert len(number_rows(NUMBERS, rows, "histories", "drop").given) == len(rows)
-    monkeypatch.setattr(requests, "MOST", 14)
+    monkeypatch.setattr(reading, "MOST", 14)
     with pytest.raises(InputError, match="histories has at least 15 entries, 14 are taken at most"):
         number_rows(NUMBERS, rows, "histories", "drop")
 
