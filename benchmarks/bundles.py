@@ -15,6 +15,7 @@ from genrec.histories import Catalogue, ItemIds, Ragged
 from genrec_export.assemble import TOLERANCE, blank_manifest, export_draft
 from genrec_export.draft import Draft
 from genrec_export.foreign import serving_of
+from genrec_export.histories import Requests
 from genrec_export.interface import example_of, goldens_of, graphs_of
 from genrec_export.report import Report
 from genrec_export.variants import check_options, drafts_of
@@ -71,7 +72,7 @@ def write(
         serving,
         graphs,
         example,
-        goldens_of(serving, semantics, Ragged.from_rows([np.arange(1, 9)])),
+        goldens_of(serving, semantics, Requests(Ragged.from_rows([np.arange(1, 9)]))),
         Manifest(
             **blank_manifest("recommender", "sasrec", {}, opset),
             capabilities=(),

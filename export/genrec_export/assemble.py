@@ -35,6 +35,7 @@ SUSPECTS = {
     "graph": "an operator whose onnxruntime kernel differs, or a branch that tracing fixed",
     "product": "padding side, window, item numbering, seen filter: serving prepares histories otherwise than reference",
     "variant": "a precision that this model does not bear, or one that is not trained: its scores lie too close together",
+    "search": "what search makes of exclude and available, or a score that is not the one of score_candidates",
     "padding": "positions counted from the window's start, or padding that is not masked",
 }
 

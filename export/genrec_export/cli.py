@@ -30,11 +30,18 @@ if TYPE_CHECKING:
     help="Pad histories to the model's maximum, or to the longest of a batch where that changes nothing.",
 )
 @click.option(
+    "--beam",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Of a model that searches: prefixes kept, never fewer than --k-max; the run's own if not given.",
+)
+@click.option(
     "--variant",
     "variants",
     multiple=True,
     type=click.Choice(["fp16", "int8"]),
-    help="A cheaper form beside fp32, if it gives nearly the same items: fp16 for GPUs, int8 for CPUs; repeatable.",
+    help="A cheaper form beside fp32, if it gives nearly the same items: fp16 for GPUs, int8 for CPUs; "
+    "repeatable. A model that searches has none.",
 )
 @click.option(
     "--opset",
@@ -58,6 +65,7 @@ def main(
     k_max: int,
     include_seen: bool,
     window: str,
+    beam: int | None,
     variants: tuple[str, ...],
     opset: str,
     picture: Path | None,
@@ -84,6 +92,7 @@ def main(
             k_max=k_max,
             exclude_seen=not include_seen,
             window=window,  # type: ignore[arg-type]  # click has checked the choice
+            beam=beam,
             variants=variants,  # type: ignore[arg-type]  # here, too
             opset=int(opset),  # type: ignore[arg-type]  # here, too
             promote=promote,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genrec.histories import Catalogue, ItemIds, RawId
+from genrec.histories import Catalogue, ItemIds, Ragged, RawId
 from genrec_export.errors import ExportError, root_cause
 from genrec_export.graphs import Serving
+from genrec_export.histories import NOTHING, Reads
 from genrec_export.tracing import plain_torch
 
 
@@ -23,10 +25,9 @@ class Method(nn.Module):
         self.owner = owner
         self.name = name
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **read: Tensor) -> Any:
         """What the method gives."""
-        result: Tensor = getattr(self.owner, self.name)(x)
-        return result
+        return getattr(self.owner, self.name)(*inputs, **read)
 
 
 def module_of(value: Any, name: str) -> nn.Module:
@@ -42,6 +43,46 @@ def module_of(value: Any, name: str) -> nn.Module:
     return owner
 
 
+def as_module(value: Any, name: str) -> nn.Module:
+    """A module, or a method of one, as a module.
+
+    Raises:
+        ValueError: if it is neither, or lies on another device than the CPU.
+    """
+    owner = module_of(value, name)
+    device = next((part.device for part in (*owner.parameters(), *owner.buffers()) if part.device.type != "cpu"), None)
+    if device is not None:
+        raise ValueError(f"{name} lies on {device}; move the model to the CPU first: model.cpu()")
+    return owner if value is owner else Method(owner, value.__name__)
+
+
+def reads_of(value: Any, name: str, *, timed: bool, num_users: int | None) -> Reads:
+    """What a module, or a method of one, reads of what the caller gave; the time of requests if it has a parameter for it.
+
+    Args:
+        value: takes what it reads by keyword.
+        name: the argument's name, for errors.
+        timed: whether times of events are given.
+        num_users: how many tokens users have; None where no users are given.
+
+    Raises:
+        ValueError: if it has no parameter for what is given.
+    """
+    owner = module_of(value, name)
+    parameters = inspect.signature(owner.forward if value is owner else value).parameters
+    names = [*(["timestamps"] if timed else []), *(["users"] if num_users is not None else [])]
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    missing = [] if any_name else [given for given in names if given not in parameters]
+    if missing:
+        raise ValueError(
+            f"{name} has no parameter {missing[0]}: it is called with {missing[0]}=..., as they are given; "
+            f"it has {', '.join(parameters)}"
+        )
+    if timed and (any_name or "request_time" in parameters):
+        names.insert(1, "request_time")
+    return Reads(tuple(names), num_users or 0)
+
+
 def serving_of(
     encode: Any,
     item_vectors: Tensor | None,
@@ -53,8 +94,9 @@ def serving_of(
     pad_index: int,
     max_seq_length: int,
     k_max: int,
+    reads: Reads = NOTHING,
 ) -> Serving:
-    """The serving module, tried once; arguments as those of ``export_recommender``.
+    """The serving module, tried once; arguments as those of ``export_recommender``, and what the encoder ``reads``.
 
     Raises:
         ValueError: if the arguments contradict each other, or the model gives something else than they say.
@@ -72,18 +114,18 @@ def serving_of(
     places = torch.from_numpy(items.index(list(item_ids)))  # (V,), the catalogue's number of each of the model's items
     to_model = _lookup(places, first_item, pad_index)
     trial = torch.tensor([[first_item], [first_item + count - 1]]).expand(2, max_seq_length).contiguous()
-    encoder = _as_module(encode, "encode")
-    states = _run(encoder, trial, "encode")
+    encoder = as_module(encode, "encode")
+    states = _run(encoder, trial, "encode", reads.named(_alike(reads, max_seq_length)))
     if count > 1 and torch.equal(states[0], states[1]):
         raise ExportError("encode ignores its input: histories of the first and of the last item have the same state")
     if item_vectors is not None:
         table = _table(item_vectors, places, first_item, states)
-        return Serving(encoder, table, None, _unless_same(to_model), None, k).eval()
-    head = _as_module(score, "score")
+        return Serving(encoder, table, None, _unless_same(to_model), None, k, reads).eval()
+    head = as_module(score, "score")
     columns = _run(head, states, "score").shape[1]
     to_column = _lookup(places, _start("score", columns, count, first_item), 0)
     same = columns == count + 1 and _unless_same(to_column) is None
-    return Serving(encoder, None, head, _unless_same(to_model), None if same else to_column, k).eval()
+    return Serving(encoder, None, head, _unless_same(to_model), None if same else to_column, k, reads).eval()
 
 
 def catalogue_of(
@@ -111,19 +153,18 @@ def catalogue_of(
     return Catalogue(items, order.astype(np.int64), names)
 
 
-def _as_module(value: Any, name: str) -> nn.Module:
-    owner = module_of(value, name)
-    device = next((part.device for part in (*owner.parameters(), *owner.buffers()) if part.device.type != "cpu"), None)
-    if device is not None:
-        raise ValueError(f"{name} lies on {device}; move the model to the CPU first: model.cpu()")
-    return owner if value is owner else Method(owner, value.__name__)
+def _alike(reads: Reads, length: int) -> list[Tensor]:
+    """What else may be read of two histories, the same of both."""
+    row = reads.imagine(Ragged.from_rows([[1] * length]), np.random.default_rng(0))
+    twice = row.take(np.zeros(2, np.int64)).inputs(length, "left")
+    return [torch.from_numpy(twice[name]) for name in reads.names]
 
 
-def _run(module: nn.Module, x: Tensor, name: str) -> Tensor:
+def _run(module: nn.Module, x: Tensor, name: str, read: Mapping[str, Tensor] | None = None) -> Tensor:
     """What a module gives for two rows: float32 of two axes."""
     try:
         with plain_torch():
-            result = module(x)
+            result = module(x, **(read or {}))
     except Exception as error:  # the model is the caller's: it may raise anything
         raise ExportError(f"{name} fails on a tensor of shape {tuple(x.shape)}: {root_cause(error)}") from error
     if not isinstance(result, Tensor):

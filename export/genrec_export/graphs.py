@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genrec_export.histories import NOTHING, Reads
+
 BLOCK = 64  # items a block in the block-max top-k
 FEW = 8  # up to this many times K * BLOCK scores, looking at each is faster than going by blocks (benchmarks/results/graphs.md)
 
@@ -16,13 +18,17 @@ class Serving(nn.Module):
     A row of nothing but padding has the state zero, whatever the model makes of it: the runtime answers it without the model,
     and what would be NaN must not spoil the rows beside it.
 
+    Each graph takes what the model reads of histories, ``item_ids`` int64 (B, L), 0 where there is padding, and then, in this
+    order, those of ``timestamps`` int64 (B, L), ``request_time`` int64 (B,) and ``users`` int64 (B,) that are in ``reads``.
+
     Args:
-        encode: item numbers of the model (B, L) -> states (B, D).
+        encode: item numbers of the model (B, L), and by keyword what else it reads -> states (B, D).
         table: (V + 1, D) item vectors in the order of the catalogue, row 0 unused; None where ``head`` scores.
         head: states (B, D) -> scores (B, columns); None for the dot product with ``table``.
         to_model: int64 (V + 1,), the model's number of each item of the catalogue, padding's at 0; None if they agree.
         to_column: int64 (V + 1,), the head's column of each item, any at 0; None if they agree.
         k: K, the length of a list, at most V; constant in the graph.
+        reads: what the encoder reads beside the items.
     """
 
     def __init__(
@@ -33,8 +39,10 @@ class Serving(nn.Module):
         to_model: Tensor | None,
         to_column: Tensor | None,
         k: int,
+        reads: Reads = NOTHING,
     ) -> None:
         super().__init__()
+        self.reads = reads
         self.encoder = encode
         self.head = head
         self.table = table if table is None or isinstance(table, nn.Parameter) else nn.Buffer(table)
@@ -45,35 +53,35 @@ class Serving(nn.Module):
         self.inverse_norms = None if rows is None else nn.Buffer(_inverse_norms(rows.detach()))
         self.k = k
 
-    def forward(
-        self,
-        item_ids: Tensor,
-        exclude: Tensor,
-        available: Tensor,
-        candidates: Tensor,
-        item: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
-        """All graphs at once, for tracing; those of items where there is a table, and so an ``item``."""
-        states = self.encode(item_ids)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """All graphs at once, for tracing: of histories, ``exclude``, ``available``, ``candidates``, and where there is a table
+        ``item``."""
+        read, (exclude, available, candidates, *item) = self._parted(inputs)
+        states = self.encode(*read)
         of_users = (*self._best(states, exclude, available), self._candidate_scores(states, candidates), states)
-        return of_users if item is None else (*of_users, self.vectors(item), *self.similar(item, available))
+        return (*of_users, self.vectors(item[0]), *self.similar(item[0], available)) if item else of_users
 
-    def recommend(self, item_ids: Tensor, exclude: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
+    def recommend(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The whole call in one graph, so that only indices and K scores leave it.
 
         Args:
-            item_ids: int64 (B, L), 0 where there is padding.
-            exclude: int64 (B, E), items not to be recommended, 0 where a row has fewer; E may be 0.
-            available: bool (V + 1,), False for items that nobody may be recommended; entry 0 is ignored.
+            inputs: of histories, then ``exclude`` int64 (B, E), items not to be recommended, 0 where a row has fewer, E may be 0;
+                and ``available`` bool (V + 1,), False for items that nobody may be recommended, entry 0 ignored.
 
         Returns:
             items int64 (B, K) and scores (B, K), best first, the lower index first among equals; -inf marks what is none.
         """
-        return self._best(self.encode(item_ids), exclude, available)
+        read, (exclude, available) = self._parted(inputs)
+        return self._best(self.encode(*read), exclude, available)
 
-    def score(self, item_ids: Tensor, candidates: Tensor) -> Tensor:
-        """The scores of given items: (B, L), (B, C) -> (B, C)."""
-        return self._candidate_scores(self.encode(item_ids), candidates)
+    def score(self, *inputs: Tensor) -> Tensor:
+        """The scores of given items: of histories, and ``candidates`` int64 (B, C) -> (B, C)."""
+        read, (candidates,) = self._parted(inputs)
+        return self._candidate_scores(self.encode(*read), candidates)
+
+    def sample_scores(self, *read: Tensor) -> Tensor:
+        """What is compared to see whether padding moves scores, those of all items: of histories -> (B, columns)."""
+        return self.scores(self.encode(*read))[:, 1:]
 
     def vectors(self, item: Tensor) -> Tensor:
         """The vectors of items: (B,) -> (B, D)."""
@@ -88,12 +96,11 @@ class Serving(nn.Module):
         cosines = self.scores(vectors) * self.inverse_norms
         return top_k(mask(cosines, item.unsqueeze(1), available), self.k)
 
-    def encode(self, item_ids: Tensor) -> Tensor:
-        """The state of each user: (B, L) -> (B, D), zeros where there is nothing but padding."""
-        dead = item_ids.amax(dim=1, keepdim=True) == 0  # (B, 1)
-        filled = torch.where(dead, 1, item_ids)  # so that attention has something to look at
+    def encode(self, item_ids: Tensor, *read: Tensor) -> Tensor:
+        """The state of each user: of histories -> (B, D), zeros where there is nothing but padding."""
+        dead, filled = fill_dead(item_ids)
         numbers = filled if self.to_model is None else F.embedding(filled, self.to_model.unsqueeze(1)).squeeze(2)
-        states: Tensor = self.encoder(numbers)
+        states: Tensor = self.encoder(numbers, **self.reads.named(read))
         return torch.where(dead, 0.0, states)
 
     def scores(self, states: Tensor) -> Tensor:
@@ -103,6 +110,11 @@ class Serving(nn.Module):
             return F.linear(states, self.table if self.wide is None else self.wide)
         scores: Tensor = self.head(states)
         return scores if self.to_column is None else scores.index_select(1, self.to_column)
+
+    def _parted(self, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """What is read of histories, and the inputs that follow."""
+        read = 1 + len(self.reads.names)
+        return inputs[:read], inputs[read:]
 
     def _best(self, states: Tensor, exclude: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.scores(states)
@@ -115,6 +127,15 @@ class Serving(nn.Module):
             return self.scores(states).gather(1, candidates)
         assert self.table is not None
         return (F.embedding(candidates, self.table) @ states.unsqueeze(2)).squeeze(2)
+
+
+def fill_dead(item_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of nothing but padding, bool (B, 1), and the histories (B, L) with item 1 in all slots of those rows.
+
+    Attention then has something to look at.
+    """
+    dead = item_ids.amax(dim=1, keepdim=True) == 0
+    return dead, torch.where(dead, 1, item_ids)
 
 
 def mask(scores: Tensor, exclude: Tensor, available: Tensor) -> Tensor:

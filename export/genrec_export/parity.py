@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from genrec.histories import Ints, Ragged, Side
+from genrec.histories import Ints, Side
 from genrec_export.errors import ExportError, root_cause
-from genrec_export.graphs import Serving
+from genrec_export.histories import Requests
 from genrec_export.report import Arrays, Report
+from genrec_export.searching import AnyServing
 from genrec_export.tracing import Graph, plain_torch
 from genrec_runtime.compare import Difference, compare_outputs, compare_values
 from genrec_runtime.engine import Engine
@@ -95,7 +95,7 @@ def _sizes(graph: Graph, inputs: Arrays) -> dict[str, int]:
 
 
 def check_padding(
-    serving: Serving, histories: Ragged, max_seq_length: int, side: Side, tolerance: Tolerance
+    serving: AnyServing, histories: Requests, max_seq_length: int, side: Side, tolerance: Tolerance
 ) -> tuple[Difference, Arrays]:
     """How far the torch model's scores move when a history is padded to a bucket or to the maximum instead of its own length.
 
@@ -103,27 +103,29 @@ def check_padding(
         The largest difference, and the history where it was found.
     """
     worst, where = Difference(0.0, 0.0, -1), {}
-    lengths = np.minimum(histories.lengths, max_seq_length)
+    lengths = np.minimum(histories.items.lengths, max_seq_length)
     for length in _spread(np.unique(lengths[lengths > 0])):
-        rows = np.flatnonzero(lengths == length)[:PADDED_ROWS]
-        chosen = histories.slices(rows, np.zeros(len(rows), np.int64), histories.lengths[rows])
+        chosen = histories.take(np.flatnonzero(lengths == length)[:PADDED_ROWS])
         bucket = next((size for size in BUCKETS if size >= length), max_seq_length)
         for width in sorted({min(bucket, max_seq_length), max_seq_length} - {length}):
-            difference = _moved(serving, chosen, length, width, side, tolerance)
+            own, padded = (chosen.inputs(size, side) for size in (length, width))
+            difference = _moved(serving, own, padded, tolerance)
             if difference.excess > worst.excess:
-                worst, where = difference, {"item_ids": chosen.pad(length, side)[difference.row][None]}
+                row = slice(difference.row, difference.row + 1)
+                worst, where = difference, {name: values[row] for name, values in own.items()}
     return worst, where
 
 
-def _moved(
-    serving: Serving, histories: Ragged, length: int, width: int, side: Side, tolerance: Tolerance
-) -> Difference:
+def _moved(serving: AnyServing, own: Arrays, padded: Arrays, tolerance: Tolerance) -> Difference:
     """How far the scores at one width are from those at another; infinitely where the model takes one of them only."""
     try:
-        own, padded = (_all_scores(serving, histories.pad(size, side)) for size in (length, width))
+        with plain_torch():
+            before, after = (
+                serving.sample_scores(*map(torch.from_numpy, inputs.values())).numpy() for inputs in (own, padded)
+            )
     except Exception:  # the model is the caller's: it may raise anything
         return Difference(DIFFERENT, DIFFERENT, 0)
-    return compare_values(padded, own, tolerance)
+    return compare_values(after, before, tolerance)
 
 
 def _spread(lengths: Ints) -> list[int]:
@@ -132,9 +134,3 @@ def _spread(lengths: Ints) -> list[int]:
         return [int(length) for length in lengths]
     inner = np.linspace(1, len(lengths) - 2, PADDED_LENGTHS - 2).astype(np.int64)
     return [int(length) for length in lengths[[0, *inner, -1]]]
-
-
-def _all_scores(serving: Serving, item_ids: Ints) -> NDArray[np.float32]:
-    with plain_torch():
-        scores: NDArray[np.float32] = serving.scores(serving.encode(torch.from_numpy(item_ids))).detach().numpy()
-    return scores[:, 1:]

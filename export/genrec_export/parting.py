@@ -31,7 +31,9 @@ FOLDER = "session.model_external_initializers_file_folder_path"
 ARGUMENTS = {
     "encoder": "encode",
     "head": "score",
-}  # what ``Serving`` calls the caller's models, and what the caller does
+    "searcher": "search",
+    "scorer": "score_candidates",
+}  # what we call the caller's models, and what the caller does
 
 
 @dataclass(frozen=True, eq=False)

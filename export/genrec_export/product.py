@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from genrec.histories import Ints, ItemIds, RawId
 from genrec_export.errors import ExportError
-from genrec_export.report import Report
+from genrec_export.histories import History, Reads, keywords
+from genrec_export.report import Arrays, Report
 from genrec_runtime.compare import Difference, compare_lists
 
-Reference = Callable[[list[list[RawId]]], Sequence[tuple[Sequence[RawId], Sequence[float]]]]
+Reference = Callable[
+    ..., Sequence[tuple[Sequence[RawId], Sequence[float]]]
+]  # of histories, and by keyword what is read
 CHILD = "import sys; sys.modules['torch'] = None; from genrec_runtime.cli import main; main()"
 ROWS = 128  # histories a call of the reference, and a cell of the report
 LEAST = 10  # a reference may give shorter lists than the bundle, but not shorter than this
@@ -28,7 +31,13 @@ Row = tuple[Ints, NDArray[np.float64]]  # item indices and scores, best first
 
 
 def check_product(
-    report: Report, folder: Path, items: ItemIds, histories: list[list[RawId]], reference: Reference, k: int
+    report: Report,
+    folder: Path,
+    items: ItemIds,
+    histories: list[History],
+    reads: Reads,
+    reference: Reference,
+    k: int,
 ) -> None:
     """Compares ``reference`` with the written bundle.
 
@@ -37,43 +46,55 @@ def check_product(
         folder: the written bundle.
         items: the catalogue.
         histories: raw histories, none empty.
-        reference: raw histories to lists of (raw ids, scores), best first.
+        reads: what the model reads beside their items.
+        reference: raw histories, and by keyword what is read, to lists of (raw ids, scores), best first.
         k: how many items to compare at most.
 
     Raises:
         ExportError: if the answers of ``reference`` are no ranked lists, or the bundle cannot be served.
     """
-    served = [_ranked(items, answer["items"], answer["scores"]) for answer in _serve(folder, histories, k)]
+    served = [
+        _ranked(items, answer["items"], answer["scores"])
+        for answer in _serve(folder, [history.line(reads) for history in histories], k)
+    ]
     for begin in range(0, len(histories), ROWS):
         rows = range(begin, min(begin + ROWS, len(histories)))
-        expected = _ask(reference, items, histories[rows.start : rows.stop])
+        expected = _ask(reference, items, histories[rows.start : rows.stop], reads)
         differences = {}
         for row, theirs in zip(rows, expected, strict=True):
             length = min(k, len(theirs[0]))
             if length < min(LEAST, k, len(served[row][0])):
                 raise ExportError(
-                    f"reference gave {length} items after {_show(histories[row])}, too few to compare with the bundle's "
+                    f"reference gave {length} items after {_show(histories[row].items)}, too few to compare with the bundle's "
                     f"{len(served[row][0])}: give at least {min(LEAST, k)}, or all that may be recommended"
                 )
             lists = (*_filled(served[row], length), *_filled(theirs, length))
             differences[row] = compare_lists(*lists, report.tolerance)
             report.sample("product", lists[3], lists[1])
-        _record(report, histories, differences)
+        _record(report, histories, reads, differences)
 
 
-def _record(report: Report, histories: list[list[RawId]], differences: dict[int, Difference]) -> None:
+def _record(report: Report, histories: list[History], reads: Reads, differences: dict[int, Difference]) -> None:
     """One cell for several histories, and the shortest of those that failed."""
     row, worst = max(differences.items(), key=lambda pair: pair[1].excess)
     failed = [histories[i] for i, difference in differences.items() if not difference.same]
-    inputs = {"history": np.array(min(failed, key=len))} if failed else None
-    longest = max(len(histories[i]) for i in differences)
+    inputs = _evidence(min(failed, key=lambda history: len(history.items)), reads) if failed else None
+    longest = max(len(histories[i].items) for i in differences)
     case = f"histories {min(differences)}..{max(differences)}, longest {longest}"
     report.add("product", "recommend", case, Difference(worst.error, worst.excess, row), inputs)
 
 
-def _ask(reference: Reference, items: ItemIds, histories: list[list[RawId]]) -> list[Row]:
+def _evidence(history: History, reads: Reads) -> Arrays:
+    """A raw history as arrays: ``history``, and what is read of it; a user whom nobody knows is left out."""
+    told = {name: values[0] for name, values in keywords(reads, [history]).items()}
+    return {"history": np.array(history.items)} | {
+        name: np.array(value) for name, value in told.items() if value is not None
+    }
+
+
+def _ask(reference: Reference, items: ItemIds, histories: list[History], reads: Reads) -> list[Row]:
     """The reference's answers, each a ranked list."""
-    answers = reference(histories)
+    answers = reference([history.items for history in histories], **keywords(reads, histories))
     if len(answers) != len(histories):
         raise ExportError(f"reference gave {len(answers)} answers for {len(histories)} histories")
     rows = []
@@ -83,7 +104,7 @@ def _ask(reference: Reference, items: ItemIds, histories: list[list[RawId]]) -> 
             rows.append(_ranked(items, ids, scores))
         except (TypeError, ValueError) as error:
             raise ExportError(
-                f"reference must answer with (raw ids, scores), best first; its answer to {_show(history)}: {error}"
+                f"reference must answer with (raw ids, scores), best first; its answer to {_show(history.items)}: {error}"
             ) from error
     return rows
 
@@ -119,18 +140,18 @@ def _filled(row: Row, length: int) -> Row:
     return indices, scores
 
 
-def _serve(folder: Path, histories: list[list[RawId]], k: int) -> list[dict[str, Any]]:
-    """The bundle's answers, by ``genrec-runtime recommend`` in a process where torch cannot be imported."""
+def _serve(folder: Path, lines: list[str], k: int) -> list[dict[str, Any]]:
+    """The bundle's answers to lines of JSON, by ``genrec-runtime recommend`` in a process where torch cannot be imported."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "histories.jsonl"
-        file.write_text("".join(json.dumps(history) + "\n" for history in histories), encoding="ascii")
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
         arguments = ["recommend", str(folder), "--file", str(file), "--json", "--k", str(k), "--device", "cpu"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         child = subprocess.run(
             [sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, env=environment
         )
     answers = [json.loads(line) for line in child.stdout.splitlines()] if child.returncode == 0 else []
-    if len(answers) != len(histories):
+    if len(answers) != len(lines):
         complaint = (child.stderr.strip() or "it answered nothing").splitlines()[-1]
         raise ExportError(f"the bundle could not be served in a process without torch: {complaint}")
     return answers

@@ -86,7 +86,7 @@ def add_quantised(
     """
     assert serving.table is not None
     recommend, states = graphs["recommend"], graphs["encode"].outputs[0]
-    masks = tuple(spec for spec in recommend.inputs if spec.name != "item_ids")
+    masks = tuple(spec for spec in recommend.inputs if spec.name in ("exclude", "available"))
     batch = len(example["item_ids"])
     inputs = {"states": torch.rand(batch, _width(states)), **{spec.name: example[spec.name] for spec in masks}}
     table = serving.table if serving.wide is None else serving.wide

@@ -14,15 +14,14 @@ import onnx
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genrec.histories import Ragged
 from genrec_export.assemble import Say
 from genrec_export.draft import VariantDraft
 from genrec_export.graphs import Serving
 from genrec_export.half import add_half, rounding
+from genrec_export.histories import Requests
 from genrec_export.quantised import add_quantised
 from genrec_export.report import Arrays, Report
 from genrec_export.tracing import OPSETS, Graph
-from genrec_runtime.batches import take
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.compare import Difference
 from genrec_runtime.device import processor
@@ -41,15 +40,21 @@ BATCHES = (1, 32)  # timed
 RUNS = 25
 
 
-def check_options(variants: Sequence[str], opset: int, *, by_table: bool) -> None:
+def check_options(variants: Sequence[str], opset: int, *, by_table: bool, searches: bool = False) -> None:
     """Refuses what cannot be made.
 
     Raises:
-        ValueError: if a variant is unknown, given twice or needs a table of item vectors, or the opset is not offered.
+        ValueError: if a variant is unknown, given twice, needs a table of item vectors or is of a model that searches, or the
+            opset is not offered.
     """
     offered = get_args(VariantName)
     if isinstance(variants, str) or not set(variants) <= set(offered) or len(set(variants)) != len(variants):
         raise ValueError(f"variants ({variants!r}) must be some of {', '.join(map(repr, offered))}, each once")
+    if variants and searches:
+        raise ValueError(
+            f"variants ({', '.join(variants)}) of a model that searches are not offered: where a score is rounded, a search may "
+            "give up a whole prefix, and with it all items under it, so its answers are held to those of float32"
+        )
     if "int8" in variants and not by_table:
         raise ValueError("the int8 variant searches a table of item vectors; a model that has score instead has none")
     if opset not in OPSETS:
@@ -69,7 +74,7 @@ def drafts_of(
     return {name: VariantDraft(*ways[name], TOLERANCE, GATES[name], k) for name in variants}
 
 
-def check_variants(report: Report, engine: Engine, histories: Ragged, say: Say) -> dict[str, Any]:
+def check_variants(report: Report, engine: Engine, histories: Requests, say: Say) -> dict[str, Any]:
     """Holds every variant to its gate, on real histories, and measures what it costs and gains.
 
     What "fp16" gives is computed with every result rounded to half precision, as GPUs do and this CPU would not.
@@ -77,7 +82,7 @@ def check_variants(report: Report, engine: Engine, histories: Ragged, say: Say) 
     Args:
         report: where the comparison is recorded.
         engine: the bundle in "fp32".
-        histories: item indices, oldest first.
+        histories: as item indices, with what else the model reads.
         say: told what is being done.
 
     Returns:
@@ -95,7 +100,7 @@ def check_variants(report: Report, engine: Engine, histories: Ragged, say: Say) 
         worst = int(shared.argmin())
         difference = Difference(lost, lost / allowed, worst)
         case = f"overlap@{variant.k} {1 - lost:.5f} of {len(histories)} histories, needed {variant.gate}"
-        failing = requests(engine, take(histories, np.array([worst])))
+        failing = requests(engine, histories.take(np.array([worst])))
         report.add("variant", f"recommend.{name}", case, difference, failing)
         measured[name] = {
             "overlap": 1 - lost,
@@ -119,12 +124,12 @@ def _rounding(bundle: Bundle, variant: str) -> Engine:
     )
 
 
-def overlaps(engine: Engine, other: Engine, histories: Ragged, k: int) -> NDArray[np.float64]:
+def overlaps(engine: Engine, other: Engine, histories: Requests, k: int) -> NDArray[np.float64]:
     """For each history the share of the first engine's ``k`` best items that are among the other's."""
     shares = []
     for begin in range(0, len(histories), max(BATCHES)):
         rows = np.arange(begin, min(begin + max(BATCHES), len(histories)))
-        inputs = requests(engine, take(histories, rows))
+        inputs = requests(engine, histories.take(rows))
         one, two = (running.run("recommend", inputs) for running in (engine, other))
         for row in range(len(rows)):
             wanted = set(one["items"][row, :k][one["scores"][row, :k] > -np.inf].tolist())
@@ -133,10 +138,10 @@ def overlaps(engine: Engine, other: Engine, histories: Ragged, k: int) -> NDArra
     return np.array(shares)
 
 
-def speed(engine: Engine, other: Engine, histories: Ragged, batch: int) -> float:
+def speed(engine: Engine, other: Engine, histories: Requests, batch: int) -> float:
     """How many times as fast the other answers: the ratio of the medians of runs that take turns, on the longest histories."""
-    longest = np.argsort(-histories.lengths, kind="stable")[np.arange(batch) % len(histories)]
-    inputs = requests(engine, take(histories, longest))
+    longest = np.argsort(-histories.items.lengths, kind="stable")[np.arange(batch) % len(histories)]
+    inputs = requests(engine, histories.take(longest))
     times: tuple[list[float], list[float]] = [], []
     for run in range(RUNS + 3):
         for kept, running in zip(times, (engine, other), strict=True):
@@ -147,14 +152,13 @@ def speed(engine: Engine, other: Engine, histories: Ragged, batch: int) -> float
     return round(statistics.median(times[0]) / statistics.median(times[1]), 2)
 
 
-def requests(engine: Engine, histories: Ragged) -> Arrays:
+def requests(engine: Engine, histories: Requests) -> Arrays:
     """Inputs of "recommend" as the runtime makes them: the whole history excluded, everything else available."""
     semantics = engine.bundle.manifest.semantics
     assert semantics is not None
-    longest = min(semantics.max_seq_length, max(1, int(histories.lengths.max())))
+    longest = min(semantics.max_seq_length, max(1, int(histories.items.lengths.max())))
     length = semantics.max_seq_length if semantics.window == "fixed" else longest
-    return {
-        "item_ids": histories.pad(length, semantics.padding),
-        "exclude": histories.pad(),
+    return histories.inputs(length, semantics.padding) | {
+        "exclude": histories.items.pad(),
         "available": np.ones(semantics.num_items + 1, np.bool_),
     }

@@ -16,6 +16,7 @@ from genrec import __version__
 from genrec_runtime.batch.cli import batch
 from genrec_runtime.cli_options import BUNDLE, DEVICE, VARIANT, read_ids, read_requests, whole_numbers
 from genrec_runtime.cli_stores import COMMANDS
+from genrec_runtime.serve.cli import serve
 
 if TYPE_CHECKING:
     from genrec.histories import Catalogue
@@ -48,7 +49,7 @@ def main() -> None:
     """Serve exported recommenders with onnxruntime, without PyTorch."""
 
 
-for _command in (*COMMANDS, batch):
+for _command in (*COMMANDS, batch, serve):
     main.add_command(_command)
 
 

@@ -1,16 +1,20 @@
-"""The bundle's card: what was measured, as a table by cut-off."""
+"""The bundle's card: what is known of the training, then what was proved."""
 
-from genrec_export.card import _by_cut_off, _entries
+from dataclasses import replace
+
+from genrec_export.card import card
+from tiny import Tiny
 
 
-def test_what_was_measured_at_cut_offs_is_a_table_and_the_rest_a_list() -> None:
-    values = {"recall@5": 0.1, "recall@10": 0.25, "ndcg@5": 1 / 3, "cases": 22, "seed": None}
-    assert _entries(values) == ["- cases: 22"]
-    assert _by_cut_off(values) == [
-        "",
-        "| at | 5 | 10 |",
-        "| --- | --- | --- |",
-        "| recall | 0.1 | 0.25 |",
-        "| ndcg | 0.3333 |  |",
-    ]
-    assert _by_cut_off({"cases": 22}) == []
+def test_a_bundle_s_card_holds_the_run_s_and_what_was_compared(tiny: Tiny) -> None:
+    manifest = replace(tiny.exported.manifest, model={"name": "mine", "config": {"width": 3}})
+    facts = {
+        "test": {"recall@10": 0.25, "ndcg@10": 0.125, "cases": 22},
+        "baselines": {"markov": {"recall@10": 0.2, "ndcg@10": 0.1, "difference": [0.025, 0.02, 0.03]}},
+    }
+    text = card(manifest, tiny.exported.report, facts)
+    titles = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    assert titles == ["Settings", "Accuracy", "Parity with torch", "Use"]
+    assert text.startswith("# mine\n\nRecommends from 37 items")
+    assert "**mine is better than markov**" in text
+    assert tiny.exported.report.table() in text

@@ -17,6 +17,8 @@ import my_models
 from genrec_export import Exported, ExportError, export_recommender
 from my_models import LENGTH, GRUNet, RightNet, WindowNet, histories, item_ids
 from recent import large
+from tests.export.finder import Finder
+from tests.export.further import Ageing
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own-model.md").read_text(encoding="utf-8")
@@ -87,12 +89,21 @@ def test_the_fast_path_of_torch_neither_breaks_the_proof_nor_is_switched_off_for
 def test_the_page_runs_block_by_block(tmp_path: Path) -> None:
     for name, kind in (("window", WindowNet), ("right", RightNet), ("gru", GRUNet)):
         torch.save(large(kind()).state_dict(), tmp_path / f"{name}.pt")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path])}
+    torch.save(Ageing().state_dict(), tmp_path / "ageing.pt")
+    torch.save(Finder().state_dict(), tmp_path / "finder.pt")
+    places = [str(ROOT / "tests"), str(ROOT / "tests" / "export"), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(BLOCKS)], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["fixed", "bucketed", "fixed"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "fixed",
+        "bucketed",
+        "fixed",
+        "bucketed",
+        "bucketed",
+    ]
     assert all(sum(1 for line in block.splitlines() if line.strip()) <= 15 for block in BLOCKS)
 
 

@@ -16,6 +16,7 @@ from genrec.histories import ItemIds, Ragged, RawId
 from genrec_export import ExportError, product
 from genrec_export.assemble import refusal
 from genrec_export.cases import BATCHES, histories_of_every_length, recommender_cases
+from genrec_export.histories import NOTHING, Requests, raw_histories
 from genrec_export.parity import check_graph, check_padding
 from genrec_export.product import CHILD, check_product
 from genrec_export.report import Parting, Report
@@ -205,7 +206,7 @@ def test_the_exports_own_report_is_in_the_bundle(tiny: Tiny) -> None:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("graph", ["recommend", "score", "encode"])
 def test_the_grid_covers_batches_lengths_and_fillings(graph: str, side: Any) -> None:
-    histories = Ragged.from_rows([[1, 2, 3, 4, 5], [9]])
+    histories = Requests(Ragged.from_rows([[1, 2, 3, 4, 5], [9]]))
     seen = {}
     for case, inputs in recommender_cases(graph, 9, [1, 2, 5], side, histories):
         ids = inputs["item_ids"]
@@ -230,13 +231,16 @@ def test_the_grid_covers_batches_lengths_and_fillings(graph: str, side: Any) -> 
 
 def test_every_length_is_tried_and_real_histories_as_they_stand() -> None:
     items = ItemIds(["a", "b", "c"])
-    given: list[list[RawId]] = [["a", "b", "a"], [], ["?"], ["c", "?"]]
-    tried = histories_of_every_length(items, given, 6)
+
+    def histories_tried(given: list[list[RawId]], longest: int) -> list[list[RawId]]:
+        raw = raw_histories(given, None, None)
+        return [history.items for history in histories_of_every_length(items, raw, longest, NOTHING)]
+
+    tried = histories_tried([["a", "b", "a"], [], ["?"], ["c", "?"]], 6)
     assert tried[:2] == [["c", "?"], ["a", "b", "a"]]  # by length of what is known; none without a known item
     assert [len(history) for history in tried[2:]] == [1, 2, 3, 4, 5, 6]
     assert all(items.index(history).all() for history in tried[2:])
-    many: list[list[RawId]] = [["a"] * (1 + n % 40) for n in range(2000)]
-    tried = histories_of_every_length(items, many, 2)
+    tried = histories_tried([["a"] * (1 + n % 40) for n in range(2000)], 2)
     assert len(tried) == 512 + 2
     assert {len(history) for history in tried} == set(range(1, 41))
 
@@ -245,14 +249,11 @@ def test_padding_is_tried_at_every_length_up_to_the_window(tiny: Tiny) -> None:
     widths: list[tuple[int, int]] = []
 
     class Watched:
-        def encode(self, item_ids: torch.Tensor) -> torch.Tensor:
+        def sample_scores(self, item_ids: torch.Tensor) -> torch.Tensor:
             widths.append((int((item_ids[0] > 0).sum()), item_ids.shape[1]))
             return item_ids.float().sum(dim=1, keepdim=True)
 
-        def scores(self, states: torch.Tensor) -> torch.Tensor:
-            return states.expand(-1, 4)
-
-    histories = Ragged.from_rows([[1] * n for n in range(1, 80)])
+    histories = Requests(Ragged.from_rows([[1] * n for n in range(1, 80)]))
     difference, _ = check_padding(Watched(), histories, 40, "left", TOLERANCE)  # type: ignore[arg-type]  # stands in for a model
     assert difference.same
     lengths = {length for length, _ in widths}
@@ -275,7 +276,8 @@ def test_the_bundle_is_served_where_torch_cannot_be_imported(tiny: Tiny, monkeyp
         report,
         tiny.path,
         tiny.torch_path.catalogue.items,
-        [["item 03"], ["item 05", "item 30"]],
+        raw_histories([["item 03"], ["item 05", "item 30"]], None, None),
+        NOTHING,
         lambda rows: tiny.torch_path.recommend(rows, 20),
         20,
     )
@@ -289,4 +291,12 @@ def test_the_bundle_is_served_where_torch_cannot_be_imported(tiny: Tiny, monkeyp
 
 def test_a_bundle_that_cannot_be_served_is_said(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"could not be served in a process without torch: error: .*no bundle at"):
-        check_product(Report(TOLERANCE), tmp_path / "none", ItemIds(ITEMS), [["item 03"]], lambda rows: [], 20)
+        check_product(
+            Report(TOLERANCE),
+            tmp_path / "none",
+            ItemIds(ITEMS),
+            raw_histories([["item 03"]], None, None),
+            NOTHING,
+            lambda rows: [],
+            20,
+        )

@@ -18,6 +18,7 @@ from genrec_export import Exported, ExportError, export_recommender
 from genrec_export.assemble import TOLERANCE
 from genrec_export.graphs import BLOCK, mask, top_k
 from genrec_export.half import add_half, rounding
+from genrec_export.histories import Requests
 from genrec_export.quantised import QuantisedSearch
 from genrec_export.report import Report
 from genrec_export.tracing import Graph
@@ -322,7 +323,7 @@ def test_casts_and_constants_of_an_encoder_are_halved() -> None:
 def test_a_variant_that_misses_items_fails_its_gate(exported: Exported, histories: list[list[int]]) -> None:
     bundle = Bundle.open(exported.path)
     engine = Engine(bundle, Options("cpu", 1))
-    numbered = Ragged.from_rows(histories)
+    numbered = Requests(Ragged.from_rows(histories))
 
     class Shifted(Engine):
         def run(self, graph: str, inputs: Any, deadline: float | None = None) -> Any:

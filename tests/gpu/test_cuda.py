@@ -7,6 +7,7 @@ import pytest
 from genrec.histories import Ragged
 from genrec_export.cases import recommender_cases
 from genrec_export.foreign import serving_of
+from genrec_export.histories import Requests
 from genrec_export.interface import graphs_of
 from genrec_export.parity import run_torch
 from genrec_export.tracing import Graph
@@ -51,7 +52,7 @@ def worst(tiny: Tiny, device: str, variant: str, tolerance: Tolerance) -> Differ
     """The largest difference to torch over the grid of the export, all graphs."""
     engine = Engine(Bundle.open(tiny.path, variant=variant), Options(device, variant=variant))
     index = tiny.torch_path.catalogue.items.index
-    histories = Ragged.from_rows([index(history) for history in tiny.histories])
+    histories = Requests(Ragged.from_rows([index(history) for history in tiny.histories]))
     found = Difference(0.0, 0.0, -1)
     for name, graph in graphs(tiny).items():
         for _, inputs in recommender_cases(name, len(ITEMS), [1, 2, 5, 6], "left", histories):

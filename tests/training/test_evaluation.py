@@ -109,3 +109,18 @@ def test_a_model_without_the_interface_is_told_what_it_lacks(split: Split) -> No
 def test_an_evaluation_survives_json() -> None:
     evaluation = Evaluation({"recall@5": 0.5}, cases=4, targets_in_history=1)
     assert Evaluation.from_json(evaluation.to_json()) == evaluation
+
+
+def test_a_model_that_scores_all_alike_scores_what_the_lowest_numbers_score_not_perfection(split: Split) -> None:
+    found = evaluate(Fixed([0.0] * 5), split_of([[1, 2, 3], [4, 5, 1], [5, 4, 3]]), ks=(1, 2))
+    assert found.metrics["recall@1"] == 2 / 3  # unseen, by number: 3 4 5; 1 2 3; 1 2 3
+    assert found.metrics["recall@2"] == 2 / 3
+    constant = Fixed([0.0] * len(split.data.items))
+    constant.num_items = len(split.data.items)
+    targets, histories = split.targets(split.test), split.histories(split.test).rows()
+    places = [
+        target - len({item for item in row if item < target}) for target, row in zip(targets, histories, strict=True)
+    ]
+    unseen = [target not in row for target, row in zip(targets, histories, strict=True)]
+    hits = sum(place <= 10 and new for place, new in zip(places, unseen, strict=True))
+    assert evaluate(constant, split, ks=(10,)).metrics["recall@10"] == hits / len(split.test)

@@ -31,8 +31,13 @@ if TYPE_CHECKING:
 @click.option("--include-seen", is_flag=True, help="Recommend items of the history again.")
 @click.option("--on-unknown", type=click.Choice(["drop", "error"]), help="Drop unknown ids, or set their rows aside.")
 @click.option("--part-rows", type=click.IntRange(1), default=20_000, show_default=True, help="Rows of an output file.")
-@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="How many work at once.")
-@click.option("--threads", type=click.IntRange(1), help="Of each process; its share of all if not given.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    help="How many work at once; 1 if not given, with --ray what there is room for.",
+)
+@click.option("--threads", type=click.IntRange(1), help="Of each; its share of all if not given, with --ray 1.")
+@click.option("--ray", metavar="ADDRESS", help="Work on a Ray cluster: host:port of its head, auto, or local.")
 @click.option(
     "--max-bad",
     type=click.FloatRange(0, 1),
@@ -51,14 +56,18 @@ def batch(bundle: Path, source: Path, out: Path, **options: Any) -> None:
     from genrec_runtime.batch.jobs import Ask, Columns, plan
     from genrec_runtime.batch.progress import progress
     from genrec_runtime.batch.running import run
+    from genrec_runtime.onray.offline import run_on_ray
 
     names = {name: options[name] for name in ("history", "user", "timestamps", "request_time", "exclude", "keep")}
     seen = False if options["include_seen"] else None
     ask = Ask(options["k"], seen, options["on_unknown"], options["variant"], options["device"])
     planned = plan(bundle, source, out, columns=Columns(**names), ask=ask, part_rows=options["part_rows"])
     with _ended_by_sigterm(), progress(planned.rows) as watch:
-        how = {name: options[name] for name in ("processes", "threads", "max_bad")}
-        summary = run(planned, **how, watch=watch)
+        how = {"threads": options["threads"], "max_bad": options["max_bad"], "watch": watch}
+        if options["ray"] is None:
+            summary = run(planned, processes=options["processes"] or 1, **how)
+        else:
+            summary = run_on_ray(planned, options["ray"], workers=options["processes"], **how)
     _print(summary, out)
 
 
