@@ -240,7 +240,7 @@ def test_every_accelerator_has_its_extra_and_its_versions() -> None:
             bounds[accelerator, requirement.name] = {**shared, **own}[plain(requirement.name)] in requirement.specifier
         nvidia = {name.rpartition("-")[2] for name in own if "cudnn" in name}
         assert nvidia == ({accelerator.replace("cuda", "cu")} if "cuda" in accelerator else set())
-    assert len(bounds) == 3 * 4
+    assert len(bounds) == 3 * 6
     assert {which for which, holds in bounds.items() if not holds} == set()
 
 
