@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import ray_clusters
 from genrec_runtime import GenrecError, Recommender
+from genrec_runtime.cli import main
+from genrec_runtime.onray import online
 from genrec_runtime.onray.online import Scale, deploy, end
 from genrec_runtime.serve.settings import Settings
 from genrec_runtime.store import point_current_to
@@ -227,3 +230,17 @@ def test_a_scale_out_of_range_is_refused(numbers: dict[str, Any], said: str) -> 
 def test_a_cluster_of_the_process_alone_is_refused(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="would end with it; start one with: ray start --head"):
         deploy(Settings(tiny.path), "local")
+
+
+def test_the_command_deploys_what_its_options_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(online, "deploy", lambda *arguments: asked.extend(arguments))
+    options = ["--ray", "10.0.0.1:6379", "--replicas", "2", "--max-replicas", "5", "--port", "8123", "--batches", "3"]
+    done = CliRunner().invoke(main, ["serve", str(tmp_path), *options], env={"GENREC_MAX_BATCH": "7"})
+    assert done.exit_code == 0, done.output
+    settings, address, scale = asked
+    assert (settings.bundle, settings.port, settings.threads, settings.max_batch) == (tmp_path, 8123, 3, 7)
+    assert (address, scale) == ("10.0.0.1:6379", Scale(2, 5))
+    assert "on port 8123" in done.stdout
+    again = CliRunner().invoke(main, ["serve", str(tmp_path), "--ray", "auto"], env={"GENREC_BATCHES": "4"})
+    assert (again.exit_code, asked[3].threads) == (0, 4)
