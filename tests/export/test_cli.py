@@ -180,7 +180,7 @@ def test_the_names_of_the_package_are_all_there() -> None:
 
 def test_the_card_tells_the_protocol_and_the_test_figures_but_no_folder(run: Path, exported: tuple[Path, Done]) -> None:
     card = (exported[0] / "current" / "README.md").read_text()
-    for title in ("## Settings", "## Data", "## Protocol", "## Test", "## Parity with torch"):
+    for title in ("## Settings", "## Data", "## Protocol", "## Accuracy", "## Parity with torch"):
         assert title in card
     assert "- ties: higher score first, then lower item index" in card
     assert "- source: events.csv" in card
