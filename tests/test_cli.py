@@ -201,7 +201,7 @@ def test_a_missing_bundle_is_one_line(run: Path, tmp_path: Path) -> None:
         (["train", "sasrec", "--data", "quickstart", "--set", "dropuot=1"], 1, "did you mean dropout?"),
         (["train", "sasrec", "--data", "quickstart", "--set", "dropout"], 1, "must have the form name=value"),
         (["train", "sasrec", "--data", "quickstart", "--set", "dropout=2", "--out", "unused"], 1, "dropout (2.0)"),
-        (["train", "sasrec", "--recipe", "quickstrat"], 1, "sasrec has amazon-beauty, online-retail, quickstart"),
+        (["train", "sasrec", "--recipe", "quickstrat"], 1, "sasrec has amazon-beauty, movielens-1m"),
         (["train", "markov", "--data", "none.csv"], 1, "none.csv: no such file"),
         (["train", "markov", "--data", "quickstart", "--split", "temporal"], 1, "needs valid_from and test_from"),
         (["train", "markov", "--data", "quickstart", "--seed", "-1"], 2, "--seed"),
