@@ -14,8 +14,6 @@ MOST_EPOCHS = 12  # of a training that are shown
 LEFT_OUT = ("precision", "hit_rate", "map")  # of tables: with one target a user precision@k is recall@k / k, and so on
 OWN_SECTIONS = ("seed", "fit", "epochs", "best_epoch", "test", "intervals", "baselines")
 
-Table = list[list[str]]
-
 
 def facts_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What a card tells of a run, as JSON values; folders of the trainer's machine are left out.
@@ -40,9 +38,9 @@ def facts_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
 
 def run_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """The ``README.md`` of a run folder; arguments as of ``facts_of``."""
-    name, settings = config["model"], config["config"]
+    name, settings, items = config["model"], config["config"], config["data"]["items"]
     what = (
-        f"Recommends from {settings.get('num_items', '?'):,} items. Trained and measured by genrec; "
+        f"Recommends from {items:,} items. Trained and measured by genrec; "
         "`genrec evaluate` measures it again, `genrec-export` makes of it what is served."
     )
     return "\n\n".join([f"# {name}", what, *sections(name, settings, facts_of(config, metrics))]) + "\n"

@@ -28,7 +28,7 @@ ON_CPU = Options("cpu", 1)
 COMMAND = """
 import sys
 from genrec_runtime.cli import main
-from genrec_runtime.serve.cli import serve
+from genrec_runtime.cli_serve import serve
 main.add_command(serve)
 main(prog_name="genrec-runtime")
 """

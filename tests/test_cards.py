@@ -6,10 +6,15 @@ from genrec.cards import by_cut_off, entries, facts_of, run_card, sections, verd
 
 CONFIG = {
     "model": "sasrec",
-    "config": {"num_items": 1234, "dropout": 0.25, "loss": None},
+    "config": {"dropout": 0.25, "loss": None},
     "fit": {"max_epochs": 30, "learning_rate": 1e-3},
     "seed": 7,
-    "data": {"source": "/home/me/shop.csv", "hash": "abc123", "options": {"source": "/home/me/shop.csv"}},
+    "data": {
+        "source": "/home/me/shop.csv",
+        "hash": "abc123",
+        "items": 1234,
+        "options": {"source": "/home/me/shop.csv"},
+    },
     "protocol": {"split": "leave_one_out", "source": "/home/me/shop.csv", "content_hash": "abc123", "filters": {}},
 }
 
@@ -67,7 +72,7 @@ def test_a_long_training_is_shown_by_some_of_its_epochs_the_best_and_the_last_am
 
 def test_folders_of_the_trainer_s_machine_are_left_out() -> None:
     assert "/home" not in run_card(CONFIG, metrics(0.02, 0.03))
-    assert facts_of(CONFIG, {})["data"] == {"source": "shop.csv", "hash": "abc123"}
+    assert facts_of(CONFIG, {})["data"] == {"source": "shop.csv", "hash": "abc123", "items": 1234}
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 
 from genrec import __version__
 from genrec_runtime.cli import main
+from genrec_runtime.cli_serve import serve
 from genrec_runtime.serve.app import Api
-from genrec_runtime.serve.cli import serve
 from genrec_runtime.serve.metrics import Metrics
 from genrec_runtime.serve.server import LAST_WORDS
 from genrec_runtime.serve.service import Service

@@ -6,8 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from genrec_runtime.cli import main
+from genrec_runtime.cli_serve import serve
 from genrec_runtime.serve.batcher import Overloaded
-from genrec_runtime.serve.cli import serve
 from genrec_runtime.serve.metrics import SECONDS
 from genrec_runtime.serve.service import Service
 from genrec_runtime.serve.settings import Settings

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # of ours, at any level; each also itself
     "genrec.modules": {CORE},
     "genrec.training": {CORE, "genrec.data", "genrec.modules", "genrec.results"},
     "genrec_models": {CORE, "genrec.data", "genrec.modules", "genrec.training"},
-    "genrec_runtime": {CORE, "genrec_runtime.serve"},  # its command line has the command of it
+    "genrec_runtime": {CORE, "genrec_runtime.serve"},  # its commands open it
     "genrec_runtime.serve": {CORE, "genrec_runtime"},
     "genrec_export": {CORE, "genrec.data", "genrec.modules", "genrec_models", "genrec_runtime"},
 }

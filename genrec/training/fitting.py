@@ -21,6 +21,7 @@ from genrec.training.config import FitConfig
 from genrec.training.contract import CountedModel, is_counted, recommender
 from genrec.training.evaluation import PROTOCOL, evaluate
 from genrec.training.folder import RunFolder, State
+from genrec.training.inputs import FurtherInputs
 from genrec.training.loop import MONITOR, Course, Trainer
 from genrec.training.processes import quiet, start_fabric
 from genrec.training.progress import Progress
@@ -220,6 +221,7 @@ def _check_fits(model: nn.Module, split: Split, seed: int) -> None:
         raise ValueError(f"the model was built for num_items {recommender(model).num_items}, the data have {items}")
     if not len(split.test):
         raise ValueError("nothing to test on: the split has no test case")
+    FurtherInputs.of(model, split)  # refuses a model that reads what the data lack, before a folder is written
     if seed < 0:
         raise ValueError(f"seed ({seed}) must not be negative")
 

@@ -20,15 +20,15 @@ class FurtherInputs:
 
     Args:
         timed: whether it reads ``timestamps``.
-        users: int64 (U,), each user's token; None where it reads no ``users``.
+        num_users: how many tokens it has for ``users``; None where it reads none.
     """
 
     timed: bool = False
-    users: Ints | None = None
+    num_users: int | None = None
 
     @classmethod
     def of(cls, model: nn.Module, split: Split) -> FurtherInputs:
-        """What the model reads, made ready.
+        """What the model reads of a split.
 
         Raises:
             ValueError: if it reads times and the data have none.
@@ -42,7 +42,11 @@ class FurtherInputs:
         size: Any = getattr(model, "num_users", None)
         if not isinstance(size, int):
             raise TypeError(f"{owner} reads users and must say how many tokens it has for them: num_users")
-        return cls("timestamps" in names, user_indices(split.data.user_ids.tolist(), size))
+        return cls("timestamps" in names, size)
+
+    def tokens(self, split: Split, users: Ints) -> Ints | None:
+        """The tokens of some of the split's users, int64, if they are read."""
+        return None if self.num_users is None else user_indices(split.data.user_ids[users].tolist(), self.num_users)
 
     def train_times(self, split: Split) -> Ragged | None:
         """The seconds of the events that training sees, if they are read."""
@@ -57,11 +61,11 @@ class FurtherInputs:
             length: L, of the padded histories.
         """
         inputs: dict[str, Ints] = {}
-        times = split.history_times(cases) if self.timed else None
+        times, tokens = split.history_times(cases) if self.timed else None, self.tokens(split, cases.users)
         if times is not None:
             inputs["timestamps"] = times.pad(length)
-        if self.users is not None:
-            inputs["users"] = self.users[cases.users]
+        if tokens is not None:
+            inputs["users"] = tokens
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
 
 

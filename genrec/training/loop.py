@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
@@ -75,10 +76,9 @@ class Trainer:
 
     def __init__(self, fabric: Fabric, model: nn.Module, split: Split, config: FitConfig, seed: int) -> None:
         self.fabric, self.model, self.split, self.config, self.seed = fabric, model, split, config, seed
-        further = FurtherInputs.of(model, split)
-        self.windows = Windows.cut(
-            split.train_histories(), recommender(model).max_seq_length, further.train_times(split), further.users
-        )
+        further, events = FurtherInputs.of(model, split), split.train_histories()
+        tokens = further.tokens(split, np.arange(len(events)))
+        self.windows = Windows.cut(events, recommender(model).max_seq_length, further.train_times(split), tokens)
         if not len(self.windows):
             raise ValueError("nothing to train on: no user has two events in the training part")
         if not len(split.valid):

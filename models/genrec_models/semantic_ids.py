@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genrec.histories import Catalogue, Ints, ItemIds, RawId, read_npy
+from genrec.histories import Catalogue, Ints, ItemIds, Ragged, RawId, read_npy
 from genrec.modules import load, save
 from genrec_models.codebooks import CodeReport, collision_codes, report_codes
+from genrec_models.cooccurrence import cooccurrence_vectors
 from genrec_models.item_vectors import Floats
 from genrec_models.tokenizer import ROWS_AT_ONCE, Follow, Tokenizer
 
@@ -193,6 +194,30 @@ def item_codes(tokenizer: Tokenizer, vectors: Tensor) -> Ints:
     """
     codes = tokenizer.codes(vectors).numpy()  # (V, levels)
     return np.column_stack([codes, collision_codes(codes, tokenizer.quantiser.num_codes)])
+
+
+def history_codes(histories: Ragged, num_items: int, levels: int, num_codes: int) -> Ints:
+    """Codes of items of which nothing is known but the training histories: ``RQVAE`` over ``cooccurrence_vectors``, seed 0.
+
+    Args:
+        histories: the users' training events, item numbers in 1..``num_items``.
+        num_items: items V.
+        levels: codes of an item, the last one included; at least 2.
+        num_codes: codes of a level, at most V.
+
+    Returns:
+        int64 (V, levels).
+
+    Raises:
+        ValueError: if no history has two events, or a size does not fit.
+    """
+    from genrec_models.rqvae import RQVAE
+
+    vectors = torch.from_numpy(cooccurrence_vectors(histories, num_items))
+    torch.manual_seed(0)
+    tokenizer = RQVAE(vectors.shape[1], levels=levels - 1, num_codes=num_codes)
+    tokenizer.fit_vectors(vectors)
+    return item_codes(tokenizer, vectors)
 
 
 def load_semantic_ids(folder: str | os.PathLike[str]) -> SemanticIds:

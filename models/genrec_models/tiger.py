@@ -178,16 +178,10 @@ class TIGER(nn.Module):
         """
         if self.has_codes:
             return
-        from genrec_models.cooccurrence import cooccurrence_vectors
-        from genrec_models.rqvae import RQVAE
-        from genrec_models.semantic_ids import item_codes
+        from genrec_models.semantic_ids import history_codes
 
-        vectors = torch.from_numpy(cooccurrence_vectors(histories, self.num_items))
-        torch.manual_seed(0)
-        tokenizer = RQVAE(vectors.shape[1], levels=self.config.levels - 1, num_codes=self.config.codebook_size)
-        tokenizer.fit_vectors(vectors)
-        ids = torch.from_numpy(item_codes(tokenizer, vectors))
-        self.set_codes(F.pad(ids, (0, 0, 1, 0)))
+        codes = history_codes(histories, self.num_items, self.config.levels, self.config.codebook_size)
+        self.set_codes(F.pad(torch.from_numpy(codes), (0, 0, 1, 0)))
 
     @property
     def has_codes(self) -> bool:

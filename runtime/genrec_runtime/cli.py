@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genrec import __version__
-from genrec_runtime.batch.cli import batch
+from genrec_runtime.cli_batch import batch
 from genrec_runtime.cli_options import BUNDLE, DEVICE, VARIANT, read_ids, read_requests, whole_numbers
+from genrec_runtime.cli_serve import serve
 from genrec_runtime.cli_stores import COMMANDS
-from genrec_runtime.serve.cli import serve
 
 if TYPE_CHECKING:
     from genrec.histories import Catalogue

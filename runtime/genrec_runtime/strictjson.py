@@ -27,7 +27,7 @@ def parse(blob: bytes) -> Any:
     if len(blob) > MAX_BYTES:
         raise BundleCorrupt(f"manifest.json has {len(blob)} bytes, more than {MAX_BYTES}", code="bundle_unsafe")
     try:
-        data = json.loads(blob.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        data = json.loads(blob.decode(), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise BundleCorrupt(f"manifest.json is not strict JSON: {str(error)[:200]}") from error
     _check_values(data, "", 0)
@@ -113,12 +113,14 @@ def _below(pointer: str, key: str) -> str:
     return f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json's ``object_pairs_hook``: refuses an object that has a key twice."""
     keys = dict(pairs)
     if len(keys) != len(pairs):
         raise ValueError("a key occurs twice")
     return keys
 
 
-def _no_constant(name: str) -> Any:
+def no_constant(name: str) -> Any:
+    """For json's ``parse_constant``: refuses NaN and the infinities."""
     raise ValueError(f"{name} is no JSON number")

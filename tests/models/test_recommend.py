@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genrec.histories import Catalogue, ItemIds, Ragged
+from genrec.histories import Catalogue, ItemIds, Ragged, user_index
 from genrec_models import Popularity, TorchRecommender
 
 
@@ -64,3 +64,37 @@ def test_answers_do_not_hang_on_the_batch() -> None:
 def test_k_below_one_is_refused(catalogue: Catalogue) -> None:
     with pytest.raises(ValueError, match=r"k \(0\) must be at least 1"):
         TorchRecommender(Echo(), catalogue).recommend([["a"]], k=0)
+
+
+class Reader(Echo):
+    """Keeps what it is handed beside the items."""
+
+    reads, num_users = ("timestamps", "request_time", "users"), 4
+
+    def scores(self, item_ids: Tensor, **read: Tensor) -> Tensor:
+        self.read = read
+        return super().scores(item_ids)
+
+
+def test_unknown_items_take_their_times_with_them_and_users_become_tokens(catalogue: Catalogue) -> None:
+    model = Reader()
+    TorchRecommender(model, catalogue).recommend(
+        [["a", "?", "b"], ["?"], ["c", "d", "a", "b"]],
+        timestamps=[[5, 6, 7], [8], [1, 2, 3, 4]],
+        request_time=[9, 10, 11],
+        users=["u", "v", None],
+    )
+    assert model.read["timestamps"].tolist() == [
+        [0, 5, 7],
+        [2, 3, 4],
+    ]  # the second row has no known item: not the model's
+    assert model.read["request_time"].tolist() == [9, 11]
+    assert model.read["users"].tolist() == [user_index("u", 4), 0]
+
+
+def test_what_a_caller_leaves_out_is_left_out_and_times_are_asked_for(catalogue: Catalogue) -> None:
+    model = Reader()
+    TorchRecommender(model, catalogue).recommend([["a"]], timestamps=[[5]])
+    assert model.read.keys() == {"timestamps"}
+    with pytest.raises(ValueError, match="Reader reads the times of events: give timestamps"):
+        TorchRecommender(model, catalogue).recommend([["a"]])

@@ -48,7 +48,7 @@ class Reader(nn.Module):
 def test_windows_carry_the_time_of_each_item_and_the_user_of_each_row() -> None:
     split = timed()
     further = FurtherInputs.of(Reader("timestamps", "users"), split)
-    windows = Windows.cut(split.train_histories(), 3, further.train_times(split), further.users)
+    windows = Windows.cut(split.train_histories(), 3, further.train_times(split), further.tokens(split, np.arange(3)))
     batch = windows.batch(np.arange(len(windows)))
     places = {0: [[1, 2, 3], [0]], 1: [[0]], 2: []}
     for row, (user, starts) in enumerate((user, starts) for user, cuts in places.items() for starts in cuts):
@@ -62,7 +62,8 @@ def test_windows_carry_the_time_of_each_item_and_the_user_of_each_row() -> None:
 def test_nothing_further_is_made_for_models_that_read_nothing_further() -> None:
     split = timed()
     further = FurtherInputs.of(Reader(), split)
-    batch = Windows.cut(split.train_histories(), 3, further.train_times(split), further.users).batch(np.array([0]))
+    tokens = further.tokens(split, np.arange(3))
+    batch = Windows.cut(split.train_histories(), 3, further.train_times(split), tokens).batch(np.array([0]))
     assert batch.keys() == {"item_ids", "targets"}
     assert next(case_batches(split, split.test, 2, 3, further=further)).keys() == {
         "cases",
@@ -174,3 +175,10 @@ def test_tiger_makes_its_codes_and_tells_how_good_they_are(split: Split, tmp_pat
     codes = again.codes.clone()
     again.prepare(split.train_histories())
     assert torch.equal(again.codes, codes)
+
+
+def test_a_model_that_reads_times_of_data_without_them_leaves_no_folder_behind(tmp_path: Any) -> None:
+    model = HSTU(5, embedding_dim=4, head_dim=2, num_layers=1)
+    with pytest.raises(ValueError, match="HSTU reads the times of events, and arrays has none; name their column"):
+        fit(model, timed(known=False), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

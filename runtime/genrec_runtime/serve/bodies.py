@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from genrec_runtime.serve.refusals import Refusal
+from genrec_runtime.strictjson import no_constant, unique
 
 SWALLOWED = 8  # a body up to so many times too large is read and thrown away: else its sender may never see the answer
 
@@ -39,7 +40,7 @@ def parse(body: bytes) -> dict[str, Any]:
     {'k': 3}
     """
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+        value = json.loads(body.decode(), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise Refusal(400, "json", f"the body is no JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
@@ -72,14 +73,3 @@ async def _read(request: Request, most: int, slow: float) -> bytes:
 
 def _too_large(most: int) -> Refusal:
     return Refusal(413, "body_too_large", f"a body may have {most:,} bytes; send several requests")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = dict(pairs)
-    if len(keys) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return keys
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")

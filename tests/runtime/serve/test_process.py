@@ -208,9 +208,10 @@ def test_every_option_is_read_from_the_environment(tiny: Tiny, tmp_path: Path) -
     options |= {"GENREC_ACCESS_LOG": "0"}
     code = """
 import json, sys
-from genrec_runtime.serve import cli, server
+from genrec_runtime import cli_serve
+from genrec_runtime.serve import server
 server.run = lambda settings: print(settings) or 7
-cli.serve()
+cli_serve.serve()
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **options}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
@@ -323,7 +324,7 @@ def test_without_its_extra_the_command_names_what_to_install(tiny: Tiny, tmp_pat
     code = """
 import sys
 sys.modules["uvicorn"] = None
-from genrec_runtime.serve.cli import serve
+from genrec_runtime.cli_serve import serve
 serve([sys.argv[1]])
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

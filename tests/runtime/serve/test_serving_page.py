@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 import pytest
 
-from genrec_runtime.serve import cli, metrics, tensors
+from genrec_runtime import cli_serve
+from genrec_runtime.serve import metrics, tensors
 from genrec_runtime.serve.batcher import Overloaded
 from genrec_runtime.serve.service import NotReady
 from genrec_runtime.serve.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-PACKAGE = Path(cli.__file__).parent
+PACKAGE = Path(metrics.__file__).parent
 
 
 def rows(title: str) -> list[list[str]]:
@@ -25,7 +26,7 @@ def rows(title: str) -> list[list[str]]:
 
 
 def test_every_option_is_on_the_page_with_its_default() -> None:
-    options = {p.opts[0]: p for p in cli.serve.params if isinstance(p, click.Option)}
+    options = {p.opts[0]: p for p in cli_serve.serve.params if isinstance(p, click.Option)}
     listed = {re.findall(r"`([^`]+)`", row[0])[0]: row[1] for row in rows("Options")}
     assert set(listed) == set(options)
     for name, default in listed.items():
@@ -35,7 +36,7 @@ def test_every_option_is_on_the_page_with_its_default() -> None:
 
 
 def test_the_commands_defaults_are_those_of_the_settings() -> None:
-    defaults = {p.name: p.default for p in cli.serve.params if isinstance(p, click.Option)}
+    defaults = {p.name: p.default for p in cli_serve.serve.params if isinstance(p, click.Option)}
     defaults["threads"] = defaults.pop("parallel")
     for name, value in defaults.items():
         if name in Settings.__dataclass_fields__:
