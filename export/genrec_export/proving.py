@@ -16,6 +16,7 @@ from genrec_export.parity import BUCKETS, check_graph, check_padding
 from genrec_export.product import Reference, check_product
 from genrec_export.report import Arrays, Report
 from genrec_export.searching import AnyServing, SearchServing, check_search
+from genrec_export.speed import against_torch, machine
 from genrec_export.variants import check_variants
 from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import FP32, Semantics
@@ -57,7 +58,7 @@ class Plan:
 
 
 def prove(plan: Plan, folder: Path, engine: Engine, report: Report) -> dict[str, Any]:
-    """Compares the written bundle with torch, and returns what was measured of its variants.
+    """Compares the written bundle with torch, and returns what was measured of it and its variants.
 
     Args:
         plan: the recommender.
@@ -79,7 +80,12 @@ def prove(plan: Plan, folder: Path, engine: Engine, report: Report) -> dict[str,
     plan.say("serving in a process without torch")
     reads, k = plan.serving.reads, plan.semantics.k_max
     check_product(report, folder, plan.catalogue.items, plan.histories, reads, plan.reference, k)
-    return check_variants(report, engine, plan.numbered, plan.say)
+    measured = check_variants(report, engine, plan.numbered, plan.say)
+    if not report.passed:
+        return measured
+    plan.say("timing the bundle and torch")
+    speed = against_torch(engine, plan.reference, plan.histories, reads, k)
+    return {FP32: {"speed": speed}, **measured, "on": machine(engine)}
 
 
 def decide_window(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -21,10 +19,10 @@ from genrec_export.half import add_half, rounding
 from genrec_export.histories import Requests
 from genrec_export.quantised import add_quantised
 from genrec_export.report import Arrays, Report
+from genrec_export.speed import BATCHES, times_as_fast
 from genrec_export.tracing import OPSETS, Graph
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.compare import Difference
-from genrec_runtime.device import processor
 from genrec_runtime.engine import Engine
 from genrec_runtime.manifest import Tolerance
 from genrec_runtime.options import Options
@@ -36,8 +34,7 @@ GATES = {"fp16": 0.999, "int8": 0.995}  # share of them in common
 # Of a score after some thirty operations, each rounded to 11 bits: 30 ** 0.5 / 2 ** 11 is 0.003. The int8 variant's scores are
 # exact; but an item that it misses lets the next one up, whose score is lower.
 TOLERANCE = Tolerance(atol=3e-3, rtol=3e-3)
-BATCHES = (1, 32)  # timed
-RUNS = 25
+ROWS = 32  # compared at once
 
 
 def check_options(variants: Sequence[str], opset: int, *, by_table: bool, searches: bool = False) -> None:
@@ -86,8 +83,7 @@ def check_variants(report: Report, engine: Engine, histories: Requests, say: Say
         say: told what is being done.
 
     Returns:
-        By variant: ``overlap`` with "fp32", on how many ``histories``, further ``bytes``, and ``speed`` against "fp32" by batch;
-        and what the speed was measured "on".
+        By variant: ``overlap`` with "fp32", on how many ``histories``, further ``bytes``, and ``speed`` against "fp32" by batch.
     """
     manifest = engine.bundle.manifest
     measured: dict[str, Any] = {}
@@ -108,9 +104,6 @@ def check_variants(report: Report, engine: Engine, histories: Requests, say: Say
             "bytes": sum(manifest.files[file].size for file in variant.files),
             "speed": {str(batch): speed(engine, other, histories, batch) for batch in BATCHES},
         }
-    if measured:
-        threads, version = engine.report.threads, engine.report.onnxruntime
-        measured["on"] = f"{processor()}, {threads} threads, onnxruntime {version}"
     return measured
 
 
@@ -127,8 +120,8 @@ def _rounding(bundle: Bundle, variant: str) -> Engine:
 def overlaps(engine: Engine, other: Engine, histories: Requests, k: int) -> NDArray[np.float64]:
     """For each history the share of the first engine's ``k`` best items that are among the other's."""
     shares = []
-    for begin in range(0, len(histories), max(BATCHES)):
-        rows = np.arange(begin, min(begin + max(BATCHES), len(histories)))
+    for begin in range(0, len(histories), ROWS):
+        rows = np.arange(begin, min(begin + ROWS, len(histories)))
         inputs = requests(engine, histories.take(rows))
         one, two = (running.run("recommend", inputs) for running in (engine, other))
         for row in range(len(rows)):
@@ -139,17 +132,10 @@ def overlaps(engine: Engine, other: Engine, histories: Requests, k: int) -> NDAr
 
 
 def speed(engine: Engine, other: Engine, histories: Requests, batch: int) -> float:
-    """How many times as fast the other answers: the ratio of the medians of runs that take turns, on the longest histories."""
+    """How many times as fast the other answers, on the longest histories."""
     longest = np.argsort(-histories.items.lengths, kind="stable")[np.arange(batch) % len(histories)]
     inputs = requests(engine, histories.take(longest))
-    times: tuple[list[float], list[float]] = [], []
-    for run in range(RUNS + 3):
-        for kept, running in zip(times, (engine, other), strict=True):
-            begin = time.perf_counter()
-            running.run("recommend", inputs)
-            if run >= 3:  # warm by then
-                kept.append(time.perf_counter() - begin)
-    return round(statistics.median(times[0]) / statistics.median(times[1]), 2)
+    return times_as_fast(lambda: engine.run("recommend", inputs), lambda: other.run("recommend", inputs))
 
 
 def requests(engine: Engine, histories: Requests) -> Arrays:

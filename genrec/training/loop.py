@@ -147,12 +147,17 @@ class Trainer:
         self.loss.train()
         total = torch.zeros((), device=self.fabric.device)
         for step, index in enumerate(steps, start=1):
+            self._set_rate(self.config.rate_at(epoch + (step - 0.5) / len(steps)))  # of the step's middle: never 0
             total += self._step(index)
             if step % _CHECK_EVERY == 0 or step == len(steps):
                 self._check_finite(total, epoch, step)
             progress.step(epoch + 1, step, len(steps))
         mean: Any = self.fabric.all_reduce(total / len(steps))
         return float(mean)
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
 
     def _step(self, index: Ints) -> Tensor:
         batch = self.fabric.to_device(self.windows.batch(index))

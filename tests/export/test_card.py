@@ -14,7 +14,12 @@ def test_a_bundle_s_card_holds_the_run_s_and_what_was_compared(tiny: Tiny) -> No
     }
     text = card(manifest, tiny.exported.report, facts)
     titles = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
-    assert titles == ["Settings", "Accuracy", "Parity with torch", "Use"]
+    assert titles == ["Settings", "Accuracy", "Parity with torch", "Speed", "Use"]
     assert text.startswith("# mine\n\nRecommends from 37 items")
     assert "**mine is better than markov**" in text
     assert tiny.exported.report.table() in text
+    speed = tiny.exported.manifest.measured["fp32"]["speed"]
+    assert set(speed) == {"1", "32"}
+    assert min(speed.values()) > 0
+    assert f"{speed['1']:.2f} at batch 1, {speed['32']:.2f} at batch 32 times as fast as the trainer's own path" in text
+    assert tiny.exported.manifest.measured["on"] in text

@@ -20,6 +20,7 @@ from genrec_models import ItemKNN, SASRec, load_run
 
 Make = Callable[[], SASRec]
 QUICK = FitConfig(max_epochs=3, batch_size=32, learning_rate=0.01)
+FALLING = FitConfig(max_epochs=3, batch_size=32, learning_rate=0.01, schedule="cosine", warmup_epochs=1.5)
 
 
 def weights_of(model: nn.Module) -> list[list[Any]]:
@@ -93,6 +94,27 @@ def test_training_stops_when_patience_is_out(split: Split, new_model: Make) -> N
     assert len(metrics["epochs"]) == 3
 
 
+def test_the_learning_rate_rises_and_falls_as_the_schedule_says(
+    split: Split, new_model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.AdamW, *args: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    fit(new_model(), split, config=FALLING)
+    count = steps_an_epoch(split)
+    epochs = (np.arange(3 * count) + 0.5) / count
+    rising, falling = (
+        0.01 * epochs / 1.5,
+        0.01 * np.cos(np.pi / 2 * (epochs - 1.5) / 1.5) ** 2,
+    )  # (1 + cos 2a) / 2 = cos^2 a
+    np.testing.assert_allclose(rates, np.where(epochs < 1.5, rising, falling), rtol=1e-12)
+
+
 def test_clipping_and_bfloat16_train_too(split: Split, new_model: Make) -> None:
     config = FitConfig(max_epochs=1, batch_size=32, gradient_clip=0.1, weight_decay=0.01, precision="bf16-mixed")
     loss = fit(new_model(), split, config=config).metrics["epochs"][0]["train_loss"]
@@ -144,17 +166,20 @@ def test_a_counted_model_goes_through_the_same_door(split: Split, tmp_path: Path
     assert fit(ItemKNN(len(split.data.items)), split, out=tmp_path / "run", resume=True).already_done
 
 
-@pytest.mark.parametrize(("epochs", "steps"), [(0, 1), (1, 0), (1, 2), (2, 1)])
+@pytest.mark.parametrize(
+    ("epochs", "steps", "config"),
+    [(0, 1, QUICK), (1, 0, QUICK), (1, 2, QUICK), (2, 1, QUICK), (1, 2, FALLING)],
+)
 def test_an_interrupted_run_goes_on_exactly(
-    split: Split, new_model: Make, tmp_path: Path, epochs: int, steps: int
+    split: Split, new_model: Make, tmp_path: Path, epochs: int, steps: int, config: FitConfig
 ) -> None:
-    whole = fit(new_model(), split, out=tmp_path / "whole", config=QUICK)
+    whole = fit(new_model(), split, out=tmp_path / "whole", config=config)
     last_step = epochs * steps_an_epoch(split) + steps
     with pytest.raises(KeyboardInterrupt):
-        fit(halting(new_model(), last_step, KeyboardInterrupt()), split, out=tmp_path / "run", config=QUICK)
+        fit(halting(new_model(), last_step, KeyboardInterrupt()), split, out=tmp_path / "run", config=config)
     assert not (tmp_path / "run" / "metrics.json").exists()
     torch.rand(3)  # the process that goes on has drawn other random numbers
-    resumed = fit(new_model(), split, out=tmp_path / "run", config=QUICK, resume=True)
+    resumed = fit(new_model(), split, out=tmp_path / "run", config=config, resume=True)
     assert resumed.metrics == whole.metrics
     assert weights_of(resumed.model) == weights_of(whole.model)
     saved, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
@@ -249,6 +274,9 @@ def test_a_model_and_a_split_that_do_not_fit_are_refused(split: Split, new_model
     [
         ({"max_epochs": 0}, r"max_epochs \(0\) must be at least 1"),
         ({"learning_rate": 0.0}, r"learning_rate \(0.0\) must be above 0"),
+        ({"schedule": "linear"}, r"schedule \('linear'\) must be 'constant' or 'cosine'"),
+        ({"warmup_epochs": -1.0}, r"warmup_epochs \(-1.0\) must not be negative"),
+        ({"warmup_epochs": 2.0, "max_epochs": 2}, r"warmup_epochs \(2.0\) must be below max_epochs \(2\)"),
         ({"gradient_clip": -1.0}, r"gradient_clip \(-1.0\) must not be negative"),
         ({"precision": "64"}, r"precision \('64'\) must be"),
     ],
