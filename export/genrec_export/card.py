@@ -36,8 +36,9 @@ def _what(manifest: Manifest) -> str:
 def _speed(manifest: Manifest) -> str:
     """How the bundle stands to torch, and on what that was measured."""
     return (
-        f"Raw ids in, raw ids out, {_times(manifest.measured[FP32]['speed'])} times as fast as the trainer's own path in torch: "
-        f"ratios of medians, of runs that took turns while exporting on {manifest.measured['on']}. Another machine differs."
+        "Times as fast as the trainer's own path in torch, raw ids in and raw ids out: "
+        f"{_times(manifest.measured[FP32]['speed'])}. Ratios of medians, of runs that took turns while exporting, on "
+        f"{manifest.measured['on']}; another machine differs."
     )
 
 
