@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -27,6 +28,8 @@ def against_torch(
 ) -> dict[str, float]:
     """By batch, how many times as fast as the trainer's own path a bundle answers, raw ids in and raw ids out.
 
+    torch gets as many threads as the bundle meanwhile.
+
     Args:
         engine: on the written bundle.
         reference: the trainer's own path.
@@ -34,17 +37,17 @@ def against_torch(
         reads: what the model reads beside their items.
         k: how many items to ask for, at most; no more than ``reference`` gives.
     """
-    recommender = Recommender(engine.bundle, engine)
+    recommender, found = Recommender(engine.bundle, engine), {}
     longest = sorted(histories, key=lambda history: -len(history.items))
-    found = {}
-    for batch in BATCHES:
-        asked = [longest[i % len(longest)] for i in range(batch)]
-        items, further = [history.items for history in asked], keywords(reads, asked)
-        given = max(1, min(k, len(reference(items, **further)[0][0])))
-        found[str(batch)] = times_as_fast(
-            partial(reference, items, **further),
-            partial(recommender.recommend, items, k=given, **further),  # type: ignore[arg-type]  # the further ones are others
-        )
+    with _torch_threads(engine.report.threads):
+        for batch in BATCHES:
+            asked = [longest[i % len(longest)] for i in range(batch)]
+            items, further = [history.items for history in asked], keywords(reads, asked)
+            given = max(1, min(k, len(reference(items, **further)[0][0])))
+            found[str(batch)] = times_as_fast(
+                partial(reference, items, **further),
+                partial(recommender.recommend, items, k=given, **further),  # type: ignore[arg-type]  # the further are others
+            )
     return found
 
 
@@ -66,8 +69,16 @@ def times_as_fast(one: Callable[[], object], other: Callable[[], object]) -> flo
 
 def machine(engine: Engine) -> str:
     """What the speed was measured on: the processor, threads and versions."""
-    report = engine.report
-    return (
-        f"{processor()}, onnxruntime {report.onnxruntime} with {report.threads} threads, "
-        f"torch {torch.__version__.split('+')[0]} with {torch.get_num_threads()}"
-    )
+    report, version = engine.report, torch.__version__.split("+")[0]
+    return f"{processor()}, {report.threads} threads, onnxruntime {report.onnxruntime}, torch {version}"
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    """Gives torch so many threads within an operator."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,10 +1,15 @@
 """Speed is a ratio of medians of calls that take turns, and its measurement ends."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from genrec_export import speed
+from genrec_runtime.device import available_threads
+from recent import Recent, export_recent, newest_left, reference_of
 
 
 class Clock:
@@ -43,3 +48,21 @@ def test_long_calls_are_made_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -
     clock = Clock(monkeypatch)
     assert speed.times_as_fast(clock.call(speed.SECONDS), clock.call(4 * speed.SECONDS)) == 0.25
     assert len(clock.calls) == 2 * (speed.WARM + speed.LEAST)
+
+
+def test_torch_has_as_many_threads_as_the_bundle_while_they_are_timed(tmp_path: Path) -> None:
+    seen, net, before = [], Recent().eval(), torch.get_num_threads()
+    other = 2 if available_threads() == 1 else 1
+    answer = reference_of(net, newest_left)
+
+    def reference(histories: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return answer(histories)
+
+    torch.set_num_threads(other)
+    try:
+        export_recent(tmp_path / "store", net=net, reference=reference)
+        assert torch.get_num_threads() == seen[0] == other  # the proof's are the caller's
+    finally:
+        torch.set_num_threads(before)
+    assert seen[-1] == available_threads()
