@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 
 import genrec_runtime
 from genrec.cli import main
+from genrec.training import FitConfig
 from genrec_models import HSTU, MODELS, TorchRecommender, load_run
 
 FAST = ["--set", "max_epochs=2", "--set", "embedding_dim=8", "--set", "num_layers=1"]
@@ -276,6 +278,8 @@ def test_of_one_model_the_zoo_shows_presets_needs_and_every_setting() -> None:
     )
     assert "reads beside histories: the times of the events" in done.stdout
     assert all(f"  setting {name} = " in done.stdout for name in HSTU(3).arguments if name != "num_items")
+    assert all(f"  training {field.name} = {field.default!r}: " in done.stdout for field in fields(FitConfig))
+    assert "  training " not in genrec("zoo", "markov").stdout  # it only counts
     fails(genrec("zoo", "hstv"), 2, "no model 'hstv'; the zoo has popularity")
 
 

@@ -38,7 +38,7 @@ def zoo(model: str | None, num_items: int) -> None:
         click.echo("Train one: genrec train MODEL --recipe NAME --data FILE")
     else:
         for line in _settings(model):
-            click.echo(f"  setting {line}")
+            click.echo(f"  {line}")
 
 
 def _facts(name: str, num_items: int) -> dict[str, str]:
@@ -84,13 +84,18 @@ def _size(model: Any) -> str:
 
 
 def _settings(name: str) -> list[str]:
-    """Each setting with its default and what the class says of it."""
+    """Each setting of the model, then of its training, with its default and what its class says of it."""
+    from genrec.training import FitConfig
     from genrec_models import model_class
 
     kind = model_class(name)
-    said = _arguments(inspect.getdoc(kind) or "")
-    settings = {key: one for key, one in inspect.signature(kind).parameters.items() if key != "num_items"}
-    return [f"{key} = {one.default!r}: {said[key]}" for key, one in settings.items()]
+    takers = {"setting": kind} if hasattr(kind, "fit_events") else {"setting": kind, "training": FitConfig}
+    lines = []
+    for title, taker in takers.items():
+        said = _arguments(inspect.getdoc(taker) or "")
+        settings = {key: one for key, one in inspect.signature(taker).parameters.items() if key != "num_items"}
+        lines += [f"{title} {key} = {one.default!r}: {said[key]}" for key, one in settings.items()]
+    return lines
 
 
 def _arguments(doc: str) -> dict[str, str]:
