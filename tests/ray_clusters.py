@@ -12,11 +12,12 @@ from typing import Any
 from unittest import mock
 
 import batch_work
-from genrec_runtime.batch import Counts, Part
+from genrec_runtime.batch import Counts, Part, publish
 from genrec_runtime.batch import recommend_partition as make
 from genrec_runtime.onray import offline
 from genrec_runtime.onray.offline import Maker
 
+PATIENCE = 60  # seconds in which a process that stands still should have been killed
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
@@ -52,6 +53,22 @@ class SlowMaker(Maker):
         note(self._job.out, f"{node} {os.getpid()} {row['item']}")
         time.sleep(0.2)
         return super().__call__(row)
+
+
+class HeldMaker(SlowMaker):
+    """Stands still once, when part 7 is made and nothing of it is written, and leaves beside the output which process that is."""
+
+    def _make(self, part: Part) -> Counts:
+        held, appear = Path(f"{self._job.out}.held"), publish.appear
+
+        def once(path: Path, content: bytes) -> None:
+            if part.number == 7 and not held.exists():
+                appear(held, str(os.getpid()).encode())
+                time.sleep(PATIENCE)
+            appear(path, content)
+
+        with mock.patch.object(publish, "appear", once):
+            return super()._make(part)
 
 
 class DyingMaker(SlowMaker):

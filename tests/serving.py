@@ -27,10 +27,9 @@ from genrec_runtime.serve.settings import Settings
 ON_CPU = Options("cpu", 1)
 COMMAND = """
 import sys
-from genrec_runtime.cli import main
-from genrec_runtime.cli_serve import serve
-main.add_command(serve)
-main(prog_name="genrec-runtime")
+sys.argv[0] = "genrec-runtime"
+from genrec.starting import runtime
+runtime()
 """
 
 
@@ -153,7 +152,7 @@ def command(
     """The bare process, and the files of its standard output and error."""
     log, complaints = scratch / "log", scratch / "complaints"
     line = [sys.executable, "-c", COMMAND, "serve", str(bundle), "--device", "cpu", "--threads", "1", "--port", "0"]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    env = {**child_environment(), **environment}
     with log.open("wb") as out, complaints.open("wb") as err:
         child = subprocess.Popen([*line, *arguments], stdout=out, stderr=err, env=env)
     try:
@@ -161,6 +160,11 @@ def command(
     finally:
         child.kill()
         child.wait()
+
+
+def child_environment() -> dict[str, str]:
+    """That of a process which imports what this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def until(what: Callable[[], Any], child: subprocess.Popen[bytes] | None = None) -> Any:

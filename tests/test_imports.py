@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # of ours, at any level; each also itself
 }
 MAY_IMPORT["genrec.cli"] = {*MAY_IMPORT, "genrec.quickstart"}  # the one thin shell that may call any of them
 MAY_IMPORT["genrec.quickstart"] = set(MAY_IMPORT)  # a command of it, in a file of its own
+MAY_IMPORT["genrec.starting"] = {"genrec_runtime"}  # the other command's first lines
 RUNTIME_MAY_IMPORT = ("genrec.metrics", "genrec.histories", "genrec.__version__")  # of the core
 OWNERS = {  # of optional packages: the folders that may import them at module level
     "torch": {"genrec.modules", "genrec.training", "genrec_models", "genrec_export"},

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("-k", "--k", type=int, default=None, help="How many items; the bundle's default if not given.")
 @click.option("--include-seen", is_flag=True, help="Recommend items of the history again.")
 @click.option("--on-unknown", type=click.Choice(["drop", "error"]), help="Drop unknown ids, or set their rows aside.")
+@click.option("--availability", type=click.Path(path_type=Path), help="A file: one raw id a line, only these.")
 @click.option("--part-rows", type=click.IntRange(1), default=20_000, show_default=True, help="Rows of an output file.")
 @click.option(
     "--processes",
@@ -61,7 +62,8 @@ def batch(bundle: Path, source: Path, out: Path, **options: Any) -> None:
     names = {name: options[name] for name in ("history", "user", "timestamps", "request_time", "exclude", "keep")}
     seen = False if options["include_seen"] else None
     ask = Ask(options["k"], seen, options["on_unknown"], options["variant"], options["device"])
-    planned = plan(bundle, source, out, columns=Columns(**names), ask=ask, part_rows=options["part_rows"])
+    further = {name: options[name] for name in ("availability", "part_rows")}
+    planned = plan(bundle, source, out, columns=Columns(**names), ask=ask, **further)
     with _ended_by_sigterm(), progress(planned.rows) as watch:
         how = {"threads": options["threads"], "max_bad": options["max_bad"], "watch": watch}
         if options["ray"] is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,23 @@ import click
 from genrec_runtime.cli_options import DEVICE, VARIANT
 
 
+def _not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """An option that click takes for absent where the environment holds it empty: what was to be pinned would not be.
+
+    Raises:
+        click.BadParameter: if so.
+    """
+    name = f"{context.auto_envvar_prefix}_{parameter.name}".upper()
+    if value is None and os.environ.get(name) == "":
+        raise click.BadParameter(f"{name} is empty; unset it to serve any bundle")
+    return value
+
+
 @click.command(context_settings={"auto_envvar_prefix": "GENREC", "show_default": True})
 @click.argument("bundle", type=click.Path(path_type=Path), envvar="GENREC_BUNDLE")
+@click.option(
+    "--expect-digest", default=None, callback=_not_empty, help="sha256:... that the manifest must have, now and later."
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8000, help="Port to listen on; 0 takes a free one.")
 @click.option("--name", default=None, help="What the model is called in addresses; its own name if not given.")
@@ -27,7 +43,7 @@ from genrec_runtime.cli_options import DEVICE, VARIANT
 @click.option("--max-queue", default=1024, help="Rows that may wait; more are refused with 429.")
 @click.option("--max-rows", default=256, help="Rows that one request may have.")
 @click.option("--max-body", default=1 << 20, help="Bytes of a request.")
-@click.option("--max-connections", default=1024, help="Connections at a time; more are refused with 503.")
+@click.option("--max-connections", default=1024, help="Connections at a time; on more, only health is told.")
 @click.option("--batches", "parallel", default=1, envvar="GENREC_BATCHES", help="Batches at a time, each in a thread.")
 @click.option("--timeout", default=10.0, help="Seconds after which nobody waits for an answer.")
 @click.option("--slow", default=10.0, help="Seconds that a client may take to send a request, or to read its answer.")

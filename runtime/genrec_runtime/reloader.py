@@ -48,6 +48,7 @@ class Reloader:
 
     Args:
         path: a link such as ``store/current``.
+        expect_digest: "sha256:..." of the manifest, to accept this bundle and no other wherever the path leads.
         options: as of ``Recommender.load``. Where "auto" took a GPU, the bundles that follow must start there, too.
         rows: every bundle is warmed up for calls of so many rows before it serves.
         on_event: is told what came of each bundle that was found, by the thread that looked; so is this module's logger.
@@ -65,10 +66,12 @@ class Reloader:
         path: str | os.PathLike[str],
         *,
         options: Options = DEFAULT,
+        expect_digest: str | None = None,
         rows: int = 1,
         on_event: Callable[[Event], object] | None = None,
     ) -> None:
         self._path, self._options, self._rows, self._on_event = path, options, rows, on_event
+        self._expect_digest = expect_digest
         self._pid = os.getpid()
         self._one_at_a_time = threading.RLock()  # whoever is told of an event may look again
         self._changed = threading.Condition()
@@ -219,7 +222,7 @@ class Reloader:
         return folder, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     def _load(self, path: str | os.PathLike[str]) -> Recommender:
-        recommender = Recommender._load(path, self._options, None)
+        recommender = Recommender._load(path, self._options, self._expect_digest)
         recommender.warmup(self._rows)
         return recommender
 

@@ -55,7 +55,7 @@ SURFACE = {
     "Recommender.similar": "(self, items, *, k=None, available=None)",
     "Recommender.warmup": "(self, rows=1)",
     "Reloader": "(path, *, options=Options(device='auto', threads=None, variant='fp32', dedicated=False, "
-    "cuda_graphs=False), rows=1, on_event=None)",
+    "cuda_graphs=False), expect_digest=None, rows=1, on_event=None)",
     "Reloader.borrow": "(self)",
     "Reloader.close": "(self)",
     "Reloader.recommender": "property",

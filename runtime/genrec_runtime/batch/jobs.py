@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from genrec_runtime.batch.available import Availability, look
 from genrec_runtime.batch.tables import check_column, count_rows, footer_hash, parquet_files, schema_of
 from genrec_runtime.bundle import Bundle
 from genrec_runtime.errors import InputError, Unsupported
@@ -127,6 +128,7 @@ class Job:
         out: the folder of the output.
         columns: the names found; None where there is no such column.
         ask: what is asked.
+        availability: the file of the items that may be recommended; None where all may.
         key: the sha256 of ``job.json``: parts of another job do not count as done.
         threads: threads of each process; None takes what it may use. No part of the job's identity.
     """
@@ -138,6 +140,7 @@ class Job:
     out: str
     columns: Columns
     ask: Ask
+    availability: Availability | None
     key: str
     threads: int | None = None
 
@@ -169,6 +172,7 @@ def plan(
     *,
     columns: Columns | None = None,
     ask: Ask | None = None,
+    availability: str | os.PathLike[str] | None = None,
     part_rows: int = PART_ROWS,
 ) -> Plan:
     """Looks at the bundle and at the input's footers, and cuts the input into parts; nothing is written.
@@ -179,12 +183,15 @@ def plan(
         out: the folder that ``run`` makes or goes on with.
         columns: the input's columns.
         ask: what is asked of the recommender.
+        availability: a file of raw ids, one a line; only these are recommended.
         part_rows: rows of a part at most; a process holds one part in memory.
 
     Raises:
-        InputError: if the input has no such column, a column cannot be what it is to be, or an option is not usable.
+        InputError: if the input has no such column, a column cannot be what it is to be, an option is not usable, or no item
+            is available.
         Unsupported: if the model has no use for a column that was named.
         BundleError: if the bundle is missing or damaged.
+        OSError: if the availability file cannot be read.
         ValueError: if ``part_rows`` is below 1, or ``ask`` names no device.
     """
     columns, ask = columns or Columns(), ask or Ask()
@@ -196,23 +203,26 @@ def plan(
     if manifest.semantics is None:
         raise Unsupported(f"{opened.path} is a bundle of kind {manifest.kind!r}; only recommenders recommend")
     list_length(manifest.defaults.k if ask.k is None else ask.k, manifest.semantics, limited=True)
-    kind: Literal["int", "str"] = opened.catalogue().items.kind
+    items = opened.catalogue().items
+    available = None if availability is None else look(availability, items)
     reads = tuple(name for name in ("timestamps", "request_time", "users") if name in manifest.capabilities)
     files = parquet_files(source)
     found = _find(columns, schema_of(files[0]), manifest)
     for file in files:
-        _check(found, schema_of(file), file, kind, reads)
+        _check(found, schema_of(file), file, items.kind, reads)
     sources = [_look(file) for file in files]
     identity = {
         "format": 1,
         "bundle": opened.digest,
         "columns": dataclasses.asdict(found),
         "ask": dataclasses.asdict(ask),
+        "availability": None if available is None else available.sha256,
         "part_rows": part_rows,
         "input": [dataclasses.asdict(source) | {"path": Path(source.path).name} for source in sources],
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    job = Job(str(opened.path), opened.digest, kind, reads, str(Path(out).absolute()), found, ask, key)
+    folder = str(Path(out).absolute())
+    job = Job(str(opened.path), opened.digest, items.kind, reads, folder, found, ask, available, key)
     return Plan(job, tuple(_cut(sources, part_rows)), identity)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from genrec_runtime.answers import Recommendations
 from genrec_runtime.batch.asking import Answered, Refused, ask
+from genrec_runtime.batch.available import Availability
 from genrec_runtime.batch.jobs import Job, Part, Source
 from genrec_runtime.batch.publish import PARTS, QUARANTINE, Counts, finished, publish
 from genrec_runtime.batch.tables import footer_hash, import_polars, lists, read_rows, values_of
@@ -39,7 +40,7 @@ def recommend_partition(job: Job, part: Part) -> Counts:
         part: which rows.
 
     Raises:
-        InputError: if the input's file has changed or cannot be read.
+        InputError: if the input's file has changed or cannot be read, or that of the available items has changed.
         BundleError: if the bundle is missing, damaged, or another one by now.
         GenrecError: if the bundle cannot be served here, or fails for no row's fault.
         OSError: if the output cannot be written.
@@ -48,7 +49,8 @@ def recommend_partition(job: Job, part: Part) -> Counts:
     if done is not None:
         return done
     _check_unchanged(part.source)
-    recommender = _opened(os.getpid(), job.bundle, job.digest, job.ask.variant, job.ask.device, job.threads)
+    chosen = job.ask.variant, job.ask.device, job.threads
+    recommender = _opened(os.getpid(), job.bundle, job.digest, *chosen, job.availability)
     made = _Made(job, part)
     roles = _roles(job)
     read = list(dict.fromkeys([*roles.values(), *job.columns.keep]))
@@ -102,9 +104,18 @@ class _Made:
 
 @functools.lru_cache(maxsize=1)
 def _opened(
-    pid: int, bundle: str, digest: str, variant: str, device: str, threads: int | None
+    pid: int,
+    bundle: str,
+    digest: str,
+    variant: str,
+    device: str,
+    threads: int | None,
+    availability: Availability | None,
 ) -> Recommender:  # of this process: a fork opens its own
-    return Recommender.load(bundle, expect_digest=digest, variant=variant, device=device, threads=threads)
+    recommender = Recommender.load(bundle, expect_digest=digest, variant=variant, device=device, threads=threads)
+    if availability is not None:
+        recommender.set_available(availability.ids(recommender.catalogue.items))
+    return recommender
 
 
 def _check_unchanged(source: Source) -> None:

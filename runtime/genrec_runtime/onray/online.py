@@ -18,7 +18,7 @@ from genrec_runtime.serve.service import Service
 from genrec_runtime.serve.settings import Settings
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 APPLICATION = "genrec"
 TRIES = 3  # of a replica that cannot start
@@ -71,7 +71,7 @@ def deploy(settings: Settings, address: str, scale: Scale | None = None) -> None
     if address == LOCAL:
         message = "a cluster of this process alone would end with it; start one with: ray start --head, then give auto"
         raise ValueError(f"address ({LOCAL!r}): {message}")
-    Bundle.open(settings.bundle, variant=settings.options.variant)
+    Bundle.open(settings.bundle, variant=settings.options.variant, expect_digest=settings.expect_digest)
     with connected(address) as ray:
         from ray import serve
 
@@ -107,7 +107,8 @@ class Replica:
     def __init__(self, settings: Settings) -> None:
         metrics = Metrics()
         self._service = Service(settings, metrics)
-        self._app = build(self._service, metrics, AccessLog(sys.stdout if settings.access_log else None, most=1))
+        log = AccessLog(sys.stdout if settings.access_log else None, most=1)
+        self._app = _with_lifespan(build(self._service, metrics, log))
         self._service.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -126,6 +127,20 @@ class Replica:
     def __del__(self) -> None:
         if hasattr(self, "_service"):
             self._service.close(timeout=1.0)  # its requests were answered before
+
+
+def _with_lifespan(app: ASGIApp) -> ASGIApp:
+    """An application that also says when it has started and ended: Ray insists on it, and there is nothing to do then."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        for _ in range(2):
+            asked = (await receive())["type"]  # lifespan.startup, then lifespan.shutdown
+            await send({"type": f"{asked}.complete"})
+
+    return answered
 
 
 def _deployment(serve: Any, share: Share, settings: Settings, scale: Scale) -> Any:

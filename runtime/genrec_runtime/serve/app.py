@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from genrec import __version__
@@ -25,7 +27,9 @@ from genrec_runtime.serve.queries import Answer, Query
 from genrec_runtime.serve.refusals import Refusal, headers_of, status_of
 from genrec_runtime.serve.service import Service
 
-PATIENCE = 0.05  # seconds after which a waiting request also looks whether its client is still there
+SPARE = "genrec.spare"  # in the state of a scope: whether its connection is one too many
+HEALTH = ("/v2/health/live", "/v2/health/ready", "/metrics")  # answered nevertheless: a full service is not a dead one
+PATIENCE = 0.2  # seconds after which a waiting request also looks whether its client is still there
 _log = logging.getLogger(__name__)
 _dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # in ASCII: half a surrogate pair has no UTF-8
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -143,9 +147,9 @@ class Api:
         """Waits for the answer to a query, no longer than anybody wants it."""
         request.scope["genrec.rows"] = len(query.histories)
         end = time.monotonic() + timeout
-        answer = asyncio.wrap_future(self._service.submit(query, end))
+        answer = self._service.submit(query, end)
         try:
-            await asyncio.wait({answer}, timeout=min(PATIENCE, timeout))
+            await _settled(answer, min(PATIENCE, timeout))
             if not answer.done():
                 await self._watch_client(request, answer, end)
             if not answer.done():
@@ -154,21 +158,21 @@ class Api:
         finally:
             answer.cancel()
 
-    async def _watch_client(self, request: Request, answer: asyncio.Future[Answer], end: float) -> None:
+    async def _watch_client(self, request: Request, answer: Future[Answer], end: float) -> None:
         """Waits until the answer is there or the time is over.
 
         Raises:
             ClientDisconnect: if the client goes away.
         """
         gone = asyncio.ensure_future(request.receive())
+        settled = asyncio.ensure_future(_settled(answer, max(0.0, end - time.monotonic())))
         try:
-            left = max(0.0, end - time.monotonic())
-            either: set[asyncio.Future[Any]] = {answer, gone}
-            done, _ = await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({settled, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done() and not answer.done():
+                raise ClientDisconnect
         finally:
             gone.cancel()
-        if gone in done and not answer.done():
-            raise ClientDisconnect
+            settled.cancel()
 
     def _check_model(self, request: Request) -> None:
         name, version = request.path_params["name"], request.path_params.get("version")
@@ -179,6 +183,42 @@ class Api:
             raise Refusal(404, "no_such_version", f"version {version[:80]!r} is not served; {served!r} is")
 
 
+class Addresses:
+    """Finds what answers a request; starlette's router would try one address after the other, and wrap each in layers.
+
+    Args:
+        routes: no two of one path.
+    """
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._plain = {route.path: route for route in routes if not route.param_convertors}
+        self._named = [route for route in routes if route.param_convertors]
+
+    def find(self, scope: Scope) -> Endpoint:
+        """The endpoint of a request, which its scope also tells from then on, with the names in its path.
+
+        Raises:
+            HTTPException: 404 if there is no such address, 405 if it takes another method.
+        """
+        route = self._plain.get(scope["path"]) or self._match(scope)
+        if route is None:
+            raise HTTPException(404)
+        scope["endpoint"] = route.endpoint
+        methods = route.methods or set()
+        if scope["method"] not in methods:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
+        endpoint: Endpoint = route.endpoint
+        return endpoint
+
+    def _match(self, scope: Scope) -> Route | None:
+        for route in self._named:
+            match, found = route.matches(scope)
+            if match is not Match.NONE:
+                scope.update(found)
+                return route
+        return None
+
+
 def build(service: Service, metrics: Metrics, log: AccessLog) -> ASGIApp:
     """The application, which logs and counts whatever it is asked.
 
@@ -187,12 +227,15 @@ def build(service: Service, metrics: Metrics, log: AccessLog) -> ASGIApp:
         metrics: where requests are counted.
         log: where requests are logged.
     """
-    router = Router(Api(service, metrics).routes(), redirect_slashes=False)
+    addresses = Addresses(Api(service, metrics).routes())
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["app"] = router  # then it raises what it cannot answer, instead of answering in plain text
         try:
-            await router(scope, receive, send)
+            if scope.get("state", {}).get(SPARE) and scope["path"] not in HEALTH:
+                raise Refusal(503, "too_many_connections", "there are too many connections; try again, or share one")
+            endpoint = addresses.find(scope)
+            response = await endpoint(Request(scope, receive, send))
+            await response(scope, receive, send)
         except HTTPException as error:
             code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
             await _failure(error.status_code, code, error.detail, error.headers)(scope, receive, send)
@@ -203,6 +246,27 @@ def build(service: Service, metrics: Metrics, log: AccessLog) -> ASGIApp:
             await _failure(status_of(error), error.code, str(error), headers_of(error))(scope, receive, send)
 
     return Observed(app, service, metrics, log)
+
+
+async def _settled(answer: Future[Answer], seconds: float) -> None:
+    """Waits until another thread has answered, for so many seconds at most."""
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def call(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
+            loop.call_soon_threadsafe(wake)
+
+    answer.add_done_callback(call)
+    timer = loop.call_later(seconds, wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
 
 
 def _failure(status: int, code: str, message: str, headers: Mapping[str, str] | None) -> Response:

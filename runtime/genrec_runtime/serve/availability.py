@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from genrec.histories import ItemIds, RawId
+from genrec_runtime.availability import read_available
 from genrec_runtime.errors import InputError
 
-WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 _Stamp = tuple[int, ...]
 
 
@@ -44,7 +43,7 @@ class AvailabilityFile:
             if stamp == self._seen:
                 return None
             self._seen = stamp
-            found = self._read(items)
+            found = read_available(self.path.read_bytes(), self.path, items)
         except (OSError, InputError) as error:
             self.last_error = error
             raise
@@ -64,21 +63,3 @@ class AvailabilityFile:
             self._seen = ()
             raise
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-    def _read(self, items: ItemIds) -> list[RawId]:
-        try:
-            lines = [line.strip() for line in self.path.read_text(encoding="utf-8").splitlines()]
-        except UnicodeDecodeError as error:
-            raise InputError(f"{self.path} is no text in UTF-8: {error}", field="available") from error
-        ids = [self._id(line, number, items.kind) for number, line in enumerate(lines, start=1) if line]
-        if not items.index(ids).any():
-            raise InputError(f"none of the {len(ids)} ids in {self.path} is an item of the bundle", field="available")
-        return ids
-
-    def _id(self, line: str, number: int, kind: str) -> RawId:
-        if kind == "str":
-            return line
-        if WHOLE.fullmatch(line) is None:
-            message = f"{self.path}, line {number}: {line:.60} is no whole number, as this bundle's ids are"
-            raise InputError(message, field="available", value=line)
-        return int(line)

@@ -52,7 +52,7 @@ class Batch:
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class _Job(Generic[Q, A]):
     query: Q
     rows: int

@@ -6,11 +6,12 @@ import asyncio
 import json
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from genrec_runtime.serve.refusals import Refusal
 from genrec_runtime.strictjson import no_constant, unique
 
+_decode = json.JSONDecoder(object_pairs_hook=unique, parse_constant=no_constant).decode
 SWALLOWED = 8  # a body up to so many times too large is read and thrown away: else its sender may never see the answer
 
 
@@ -40,7 +41,7 @@ def parse(body: bytes) -> dict[str, Any]:
     {'k': 3}
     """
     try:
-        value = json.loads(body.decode(), object_pairs_hook=unique, parse_constant=no_constant)
+        value = _decode(body.decode())
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise Refusal(400, "json", f"the body is no JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
@@ -49,16 +50,21 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 async def _read(request: Request, most: int, slow: float) -> bytes:
-    encoding = request.headers.get("content-encoding", "identity")
+    headers = dict(request.scope["headers"])
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
     if encoding != "identity":
         raise Refusal(415, "encoding", f"Content-Encoding {encoding[:40]!r} is not taken; send the body as it is")
-    stated = request.headers.get("content-length", "0")
-    if stated.isdecimal() and int(stated[:20]) > SWALLOWED * most:
+    stated = headers.get(b"content-length", b"0")
+    if stated.isdigit() and int(stated[:20]) > SWALLOWED * most:
         raise _too_large(most)
-    parts, size = [], 0
+    parts, size, is_whole = [], 0, False
     try:
         async with asyncio.timeout(slow):
-            async for part in request.stream():
+            while not is_whole:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                part, is_whole = message.get("body", b""), not message.get("more_body", False)
                 size += len(part)
                 if size > SWALLOWED * most:
                     raise _too_large(most)

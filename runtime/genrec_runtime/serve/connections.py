@@ -1,20 +1,48 @@
-"""Limits on connections whose client is slow, or sends headers without end; uvicorn has none of its own."""
+"""Connections: how many there may be, how slow their clients, how long their headers, and few writes."""
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from genrec_runtime.serve.app import SPARE
+
 MOST_HEAD = 1 << 16  # bytes of a request line and its headers
+SPARES = 64  # connections beyond the most that may be, for whoever asks after the service's health
+FILES = 256  # that a process may need open besides its connections
 
 
 class Bounded(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # uvicorn chooses which of its two it is
-    """A connection that is ended when a request's headers go on for too long."""
+    """A connection that knows whether it is one too many, and is ended when a request's headers go on for too long.
+
+    Args:
+        arguments: uvicorn's.
+        most: connections at a time. So many keep their places. The next ``SPARES`` tell the application that they are spare,
+            and those beyond are closed unheard.
+    """
 
     _head = 0
+
+    def __init__(self, *arguments: Any, most: int, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._most, self.is_spare = most, False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It was let in."""
+        super().connection_made(Whole(transport))
+        if len(self.connections) > self._most:
+            self._find_place()
+
+    def _find_place(self) -> None:
+        self.is_spare = sum(not connection.is_spare for connection in self.connections) > self._most
+        self.app_state: dict[str, Any] = {**self.app_state, SPARE: self.is_spare}
+        if len(self.connections) > self._most + SPARES:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -25,6 +53,38 @@ class Bounded(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # uvicorn ch
         self._head += len(data)
         if self._head > MOST_HEAD and not self.transport.is_closing():
             self.send_400_response(f"A request's headers may have {MOST_HEAD} bytes.")
+
+
+class Whole:
+    """A transport that sends what is written in one turn of the event loop at once: uvicorn writes head and body by themselves.
+
+    Args:
+        transport: that sends; all but writing and closing is left to it.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._parts: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Sends it soon."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Sends what was written, then closes."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._transport.write(b"".join(parts))
 
 
 class Patience:
@@ -49,6 +109,20 @@ class Patience:
             else:
                 silent[connection] = connection.cycle, since
         self._silent = silent
+
+
+def allow_files(connections: int) -> bool:
+    """Raises this process's limit on open files, as far as it may, to what so many connections take.
+
+    Returns:
+        Whether it is enough.
+    """
+    wanted = connections + SPARES + FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft in range(wanted):  # an unlimited one is negative
+        soft = wanted if hard not in range(wanted) else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft not in range(wanted)
 
 
 def is_waiting(connection: Any) -> bool:

@@ -53,6 +53,11 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.queue = Gauge("genrec_queue_rows", "Rows that wait in the queue.", registry=registry)
+        self.max_queue = Gauge("genrec_max_queue_rows", "Rows that may wait in the queue.", registry=registry)
+        self.connections = Gauge("genrec_connections", "Connections that are open.", registry=registry)
+        self.max_connections = Gauge(
+            "genrec_max_connections", "Connections that may ask for anything.", registry=registry
+        )
         self.batch_rows = Histogram("genrec_batch_rows", "Rows of a batch.", buckets=ROWS, registry=registry)
         self.batch_wait = Histogram(
             "genrec_batch_wait_seconds",
@@ -64,7 +69,8 @@ class Metrics:
             "genrec_batch_seconds", "How long a batch took to answer.", buckets=WAITS, registry=registry
         )
         self.rows = Counter("genrec_rows", "Rows answered, by how.", ["status"], registry=registry)
-        self.unknown = Counter("genrec_unknown_items", "Ids of histories that the bundle lacks.", registry=registry)
+        self.given = Counter("genrec_history_items", "Ids of histories.", registry=registry)
+        self.unknown = Counter("genrec_unknown_items", "Those of them that the bundle lacks.", registry=registry)
         self.lengths = Lengths(registry)
         self.distinct = Gauge(
             "genrec_distinct_items", "Different items that the present bundle has recommended.", registry=registry
@@ -85,8 +91,14 @@ class Metrics:
         self.reloads = Counter(
             "genrec_reloads", "Other bundles that were found: swapped in, or refused.", ["result"], registry=registry
         )
+        self.reload_refused = Gauge(
+            "genrec_reload_refused", "1 while the path leads to a bundle that was refused.", registry=registry
+        )
         self.availability = Counter(
             "genrec_availability_reloads", "Readings of a changed availability file.", ["result"], registry=registry
+        )
+        self.availability_refused = Gauge(
+            "genrec_availability_refused", "1 while the availability file is one that was refused.", registry=registry
         )
         self.available = Gauge("genrec_available_items", "Items that may be recommended.", registry=registry)
         for counter in (self.reloads, self.availability):
@@ -127,6 +139,7 @@ class Metrics:
         for status, count in collections.Counter(status for answer in answers for status in answer.status).items():
             self.rows.labels(status).inc(count)
         self.lengths.add(collections.Counter(map(len, rows)))
+        self.given.inc(sum(answer.given for answer in answers))
         self.unknown.inc(sum(sum(answer.unknown) for answer in answers))
         if recommender.manifest.version == self._version:
             served[recommender.catalogue.items.index(list(itertools.chain.from_iterable(rows)))] = True

@@ -89,7 +89,7 @@ FAILURES = {
     "415": "The body is compressed.",
     "429": "The queue is full; Retry-After has the seconds.",
     "500": "The model failed.",
-    "503": "The service is not ready, or ends.",
+    "503": "The service is not ready, or ends, or has too many connections.",
     "504": "The deadline passed.",
 }
 

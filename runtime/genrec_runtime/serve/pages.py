@@ -83,9 +83,10 @@ def _schema(schema: dict[str, Any]) -> str:
 def _frame(title: str, body: str) -> str:
     style = re.search(r"<style>.*?</style>", page(), re.DOTALL)
     assert style is not None
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>{style[0]}<main>{body}</main>"
+    head = (
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>{style[0]}'
     )
+    return f'<!doctype html><html lang="en"><meta charset="utf-8">{head}<main>{body}</main>'
 
 
 @functools.lru_cache(8)

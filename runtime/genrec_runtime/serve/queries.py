@@ -56,12 +56,14 @@ class Checked:
         query: the request.
         digest: of the bundle that it was checked against.
         k: how many items a row, at most the catalogue.
-        unknown: per row how many ids of the history that catalogue lacks.
+        given: how many ids the histories have.
+        unknown: per row how many of them that catalogue lacks.
     """
 
     query: Query
     digest: str
     k: int
+    given: int
     unknown: list[int]
 
     @property
@@ -79,7 +81,8 @@ class Answer:
         items: per row raw ids, best first.
         scores: per row their scores.
         status: per row, as of ``Recommendations``.
-        unknown: per row how many ids of the history the catalogue lacks.
+        given: how many ids the histories had.
+        unknown: per row how many of them the catalogue lacks.
         titles: per row the items' titles, where asked for.
         k: how many items a row could have had.
         version: of the bundle that answered.
@@ -88,6 +91,7 @@ class Answer:
     items: list[list[RawId]]
     scores: list[list[float]]
     status: list[Status]
+    given: int
     unknown: list[int]
     titles: list[list[str]] | None
     k: int
@@ -127,7 +131,8 @@ def check(recommender: Recommender, query: Query) -> Checked:
     for field, rows in (("exclude", query.exclude), ("candidates", query.candidates)):
         if rows is not None:
             reader.rows(rows, field, len(numbered.given))
-    return Checked(query, recommender.digest, k, (numbered.given - numbered.known.lengths).tolist())
+    unknown = (numbered.given - numbered.known.lengths).tolist()
+    return Checked(query, recommender.digest, k, int(numbered.given.sum()), unknown)
 
 
 def answer(recommender: Recommender, queries: Sequence[Checked]) -> list[Answer | Exception]:
@@ -182,7 +187,7 @@ def _answer(recommender: Recommender, queries: list[Checked]) -> list[Answer]:
         titles = [_titles(recommender, listed) for listed in items] if query.query.titles else None
         status = found.status[rows.start : rows.stop]
         version = recommender.manifest.version
-        answers.append(Answer(items, scores, status, query.unknown, titles, k, version))
+        answers.append(Answer(items, scores, status, query.given, query.unknown, titles, k, version))
     return answers
 
 

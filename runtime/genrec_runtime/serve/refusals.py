@@ -13,6 +13,7 @@ from genrec_runtime.errors import (
 from genrec_runtime.serve.batcher import Overloaded
 from genrec_runtime.serve.service import NotReady
 
+UNREAD = (408, 413, 415, 503)  # a refusal's status where the request's body was not read to its end
 STATUS: dict[type[GenrecError], int] = {
     InputError: 400,
     Unsupported: 400,
@@ -61,6 +62,5 @@ def headers_of(error: GenrecError) -> dict[str, str]:
     """
     if isinstance(error, Overloaded):
         return {"Retry-After": str(error.retry_after)}
-    if isinstance(error, Refusal) and error.status in (408, 413, 415):
-        return {"Connection": "close"}
-    return {"Retry-After": "1"} if status_of(error) == 503 else {}
+    later = {"Retry-After": "1"} if status_of(error) == 503 else {}
+    return later | ({"Connection": "close"} if isinstance(error, Refusal) and error.status in UNREAD else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 import uvicorn
 
 from genrec_runtime.serve.app import build
-from genrec_runtime.serve.connections import Bounded, Patience
+from genrec_runtime.serve.connections import Bounded, Patience, allow_files
 from genrec_runtime.serve.metrics import Metrics
 from genrec_runtime.serve.observed import AccessLog, JsonLines
 from genrec_runtime.serve.service import Service
@@ -46,13 +47,16 @@ def run(settings: Settings) -> int:
     metrics = Metrics()
     service = Service(settings, metrics)
     server = Server(service, build(service, metrics, log), log)
+    if not allow_files(settings.max_connections):
+        _log.warning("%d connections need more open files than ulimit -n allows", settings.max_connections)
     host, port = listener.getsockname()[:2]
-    _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    loading = threading.Thread(target=server.load, name="genrec-load", daemon=True)
-    loading.start()
-    server.run(sockets=[listener])
-    is_done = not loading.is_alive() and service.close(timeout=0.5)
-    _log.info("ended, %s", "all requests answered" if is_done else "with requests unanswered")
+    with server.hears_signals():
+        _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        loading = threading.Thread(target=server.load, name="genrec-load", daemon=True)
+        loading.start()
+        server.run(sockets=[listener])
+        is_done = not loading.is_alive() and service.close(timeout=0.5)
+        _log.info("ended, %s", "all requests answered" if is_done else "with requests unanswered")
     if not is_done:
         _exit(server.code)  # a thread still computes, and would be waited for
     return server.code
@@ -90,23 +94,25 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, service: Service, app: Any, log: AccessLog) -> None:
-        settings = service.settings
+        settings, metrics = service.settings, service.metrics
+        self._make = functools.partial(Bounded, most=settings.max_connections)
         config = uvicorn.Config(
             app,
-            http=Bounded,
+            http=self._make,  # type: ignore[arg-type]  # what makes a protocol is enough
             lifespan="off",
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=settings.max_connections + 1,  # uvicorn refuses the one that reaches it
             timeout_graceful_shutdown=int(settings.drain) + 1,
         )
         super().__init__(config)
         self._service, self._settings, self._access = service, settings, log
         self._ending: float | None = None
         self._patience = Patience(settings.slow)
+        metrics.max_connections.set(settings.max_connections)
+        metrics.connections.set_function(lambda: len(self.server_state.connections))
         self.code = 0
 
     def load(self) -> None:
@@ -122,10 +128,12 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Ours instead of uvicorn's, which raises the signal again at the end, so that the process does not end with 0."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        """Nothing: uvicorn's own raises the signal again at the end, so that the process does not end with 0."""
+        yield
+
+    @contextlib.contextmanager
+    def hears_signals(self) -> Iterator[None]:
+        """Within the block SIGTERM and SIGINT end the service in order, the second at once, and SIGHUP makes it look."""
         wanted = {signal.SIGTERM: self._end, signal.SIGINT: self._end, signal.SIGHUP: self._look}
         before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
         try:
@@ -170,7 +178,7 @@ class Server(uvicorn.Server):
         await asyncio.sleep(min(LAST_WORDS, self._settings.drain))
 
     def _protocol(self) -> Bounded:
-        return Bounded(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return self._make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         if self._ending is not None:

@@ -58,7 +58,15 @@ class Service:
             on_batch=metrics.on_batch,
         )
         metrics.queue.set_function(lambda: self._batcher.queued)
+        metrics.max_queue.set(settings.max_queue)
         metrics.ready.set_function(lambda: self.state == "ready")
+        metrics.reload_refused.set_function(
+            lambda: self._reloader is not None and self._reloader.last_error is not None
+        )
+        availability = self._availability
+        metrics.availability_refused.set_function(
+            lambda: availability is not None and availability.last_error is not None
+        )
 
     def start(self) -> None:
         """Loads the bundle, verifies it, replays its golden requests and warms it up; then it is ready.
@@ -68,7 +76,13 @@ class Service:
             OSError: if the availability file cannot be read.
         """
         settings = self.settings
-        reloader = Reloader(settings.bundle, options=settings.options, rows=settings.max_batch, on_event=self._on_event)
+        reloader = Reloader(
+            settings.bundle,
+            expect_digest=settings.expect_digest,
+            options=settings.options,
+            rows=settings.max_batch,
+            on_event=self._on_event,
+        )
         self._reloader = reloader
         self.metrics.on_bundle(reloader.recommender)
         self._count_available(reloader.recommender)

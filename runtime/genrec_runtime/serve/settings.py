@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ class Settings:
     Args:
         bundle: a bundle, or a link to one such as ``store/current``, which is followed.
         options: how the bundle runs.
+        expect_digest: "sha256:..." of the manifest, to serve this bundle and no other, now and later.
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
         name: what the model is called in addresses; the bundle's own name if None.
@@ -25,7 +27,7 @@ class Settings:
         max_queue: rows that may wait; more are refused with 429.
         max_rows: rows that one request may have.
         max_body: bytes of a request.
-        max_connections: connections at a time; more are refused with 503.
+        max_connections: connections at a time; what comes on more is refused with 503, but for health and metrics.
         threads: batches at a time.
         timeout: seconds after which nobody waits for an answer; a request may ask for less.
         slow: seconds that a client may take to send a request, or to read its answer.
@@ -36,11 +38,12 @@ class Settings:
         page: whether ``/`` serves the page to try it.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of its range, or ``expect_digest`` is no digest.
     """
 
     bundle: Path
     options: Options = field(default=DEFAULT)
+    expect_digest: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     name: str | None = None
@@ -69,5 +72,8 @@ class Settings:
         for name, value in dataclasses.asdict(self).items():
             if name in least and not least[name] <= value <= most[name]:
                 raise ValueError(f"{name} ({value}) must lie in {least[name]}..{most[name]}")
+        if self.expect_digest is not None and re.fullmatch("sha256:[0-9a-f]{64}", self.expect_digest) is None:
+            message = "must be sha256: and 64 digits of 0-9, a-f; genrec-runtime verify prints a bundle's"
+            raise ValueError(f"expect_digest ({self.expect_digest!r}) {message}")
         if self.max_rows > self.max_queue:
             raise ValueError(f"max_rows ({self.max_rows}) must be at most max_queue ({self.max_queue})")

@@ -219,6 +219,13 @@ def test_more_connections_than_there_may_be_are_refused(tiny: Tiny) -> None:
         until(lambda: service.ask("GET", "/v2").status == 200)
 
 
+def test_fault_96_a_client_that_leaves_within_its_body_is_counted_as_gone(tiny: Tiny) -> None:
+    with running(tiny.path) as service:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as leaving:
+            leaving.sendall(b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{")
+        until(lambda: 'code="499",endpoint="recommend"' in service.ask("GET", "/metrics").body.decode())
+
+
 # --- addresses
 
 
@@ -243,6 +250,27 @@ def test_fault_107_what_is_not_there_is_404_and_a_wrong_method_405(
     assert (reply.status, reply.json["code"]) == (status, code)
     if status == 405:
         assert reply.headers["allow"] == "POST"
+
+
+def test_what_answers_get_answers_head_without_a_body(service: Running) -> None:
+    reply = service.ask("HEAD", "/v2/models/sasrec")
+    assert (reply.status, reply.body) == (200, b"")
+    assert service.ask("POST", "/v2/models/sasrec").headers["allow"] == "GET, HEAD"
+    assert service.ask("DELETE", "/v2").headers["allow"] == "GET, HEAD"
+
+
+def test_requests_are_counted_by_what_was_asked(service: Running) -> None:
+    def counted(endpoint: str, code: int) -> float:
+        text = service.ask("GET", "/metrics").body.decode()
+        name = f'genrec_requests_total{{code="{code}",endpoint="{endpoint}"}}'
+        return metric(text, name) if name in text else 0
+
+    asked = [("GET", "/v2/models/sasrec", "model", 200), ("PUT", "/v2/models/sasrec", "model", 405)]
+    asked += [("GET", "/v2", "server", 200), ("PUT", "/v2", "server", 405), ("GET", "/nowhere", "none", 404)]
+    for method, path, endpoint, code in asked:
+        before = counted(endpoint, code)
+        assert service.ask(method, path).status == code
+        assert counted(endpoint, code) == before + 1
 
 
 def test_health_is_told(service: Running) -> None:
@@ -275,6 +303,7 @@ def test_the_metrics_count_what_happened(tiny: Tiny) -> None:
             'genrec_rows_total{status="model"}': 3,
             'genrec_rows_total{status="cold_start"}': 1,
             'genrec_rows_total{status="all_unknown"}': 1,
+            "genrec_history_items_total": 2 + 0 + 2 + 1 + 37,
             "genrec_unknown_items_total": 2,
             'genrec_result_items_bucket{le="0.0"}': 1,  # who has everything gets nothing
             'genrec_result_items_bucket{le="5.0"}': 5,
@@ -284,8 +313,11 @@ def test_the_metrics_count_what_happened(tiny: Tiny) -> None:
             "genrec_catalogue_items": 37,
             "genrec_available_items": 37,
             "genrec_queue_rows": 0,
+            "genrec_max_queue_rows": 1024,
             "genrec_ready": 1,
             'genrec_reloads_total{result="refused"}': 0,
+            "genrec_reload_refused": 0,
+            "genrec_availability_refused": 0,
         }
         assert {name: metric(text, name) for name in wanted} == wanted
         recommended = {

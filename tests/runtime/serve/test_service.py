@@ -233,10 +233,12 @@ def test_of_a_bad_file_the_last_good_one_is_kept(
     until(lambda: service.metric(refused) == 1)
     assert offered(service) == {"item 03", "item 07", "item 09"}
     assert service.metric("genrec_available_items") == 3
+    assert service.metric("genrec_availability_refused") == 1
     assert "what was available stays so" in caplog.text
     (file.parent / "next").write_bytes(b"item 05\n")
     (file.parent / "next").rename(file)
     until(lambda: offered(service) == {"item 05"})
+    assert service.metric("genrec_availability_refused") == 0
     assert service.metric(refused) == 1
 
 
