@@ -39,7 +39,7 @@ def _not_empty(context: click.Context, parameter: click.Parameter, value: str | 
     help="A file, watched: one raw id a line, only these.",
 )
 @click.option("--max-batch", default=64, help="Rows that are answered together.")
-@click.option("--max-wait", default=0.001, help="Seconds that a request waits for others while nothing is computed.")
+@click.option("--max-wait", default=0.0, help="Seconds that a request waits for others while nothing is computed.")
 @click.option("--max-queue", default=1024, help="Rows that may wait; more are refused with 429.")
 @click.option("--max-rows", default=256, help="Rows that one request may have.")
 @click.option("--max-body", default=1 << 20, help="Bytes of a request.")

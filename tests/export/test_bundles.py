@@ -165,6 +165,7 @@ def test_stages_are_told_in_their_order(tmp_path: Path) -> None:
         "tracing",
         "comparing with torch",
         "serving in a process without torch",
+        "timing the bundle and torch",
     ]
 
 

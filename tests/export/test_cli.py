@@ -81,7 +81,7 @@ def test_results_go_to_standard_output_and_stages_to_standard_error(exported: tu
     assert f"{store / 'current'} is {version}" in done.stdout
     assert f"wrote {store / version}" in done.stdout
     stages = [line for line in done.stderr.splitlines() if line.endswith(" ...")]
-    assert stages[-2:] == ["comparing with torch ...", "serving in a process without torch ..."]
+    assert stages[-2:] == ["serving in a process without torch ...", "timing the bundle and torch ..."]
 
 
 def test_options_make_another_version_and_another_process_the_same(run: Path, exported: tuple[Path, Done]) -> None:

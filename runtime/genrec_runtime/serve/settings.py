@@ -49,7 +49,7 @@ class Settings:
     name: str | None = None
     availability: Path | None = None
     max_batch: int = 64
-    max_wait: float = 0.001
+    max_wait: float = 0.0
     max_queue: int = 1024
     max_rows: int = 256
     max_body: int = 1 << 20
