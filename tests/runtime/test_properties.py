@@ -295,7 +295,9 @@ def test_anything_as_times_and_users_is_refused_by_us_or_answered(tmp_path: Path
         },
     )
     explore(examples, strategy, check)
-    assert {"timestamps", "users", "request_time"} in answered
+    assert answered  # what is drawn changes with the code, so that one with all three need not be among few
+    check({"timestamps": [[1, 5], [2]], "users": ["a", 7], "request_time": [9, None]})
+    assert answered[-1] == {"timestamps", "users", "request_time"}
 
 
 @pytest.mark.parametrize("examples", FEW)
