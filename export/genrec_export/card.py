@@ -15,7 +15,7 @@ def card(manifest: Manifest, report: Report, facts: Mapping[str, Any]) -> str:
     name = str(manifest.model.get("name", manifest.kind))
     parts = [f"# {name}", _what(manifest), *sections(name, manifest.model.get("config", {}), facts)]
     parts.append("## Parity with torch\n\n```\n" + report.table() + "\n```")
-    if manifest.measured:
+    if FP32 in manifest.measured:
         parts.append("## Speed\n\n" + _speed(manifest))
     if manifest.variants:
         parts.append("## Variants\n\n" + _variants(manifest))
