@@ -66,8 +66,9 @@ def freeze(folder: Path) -> None:
         patch("genrec_export.cases.BATCHES", (2,)),  # these three for small files
         patch("genrec_export.cases.FILLINGS", ("real",)),
         patch("genrec_export.interface.GOLDEN_HISTORIES", 8),
-        patch("genrec_export.variants.speed", lambda *_: 1.0),
-        patch("genrec_export.variants.processor", lambda: "some machine"),
+        patch("genrec_export.speed.times_as_fast", lambda *_: 1.0),
+        patch("genrec_export.variants.times_as_fast", lambda *_: 1.0),
+        patch("genrec_export.proving.machine", lambda _: "some machine"),
     ):
         recommender = put(recommender_at(Path(scratch, "recommender")), folder / "recommender")
         module = put(module_at(Path(scratch, "module")), folder / "module")

@@ -16,7 +16,6 @@ def test_a_version_that_is_there_is_never_written_again() -> None:
         freeze(HERE / "1.0")
 
 
-@pytest.mark.slow
 def test_what_is_made_answers_as_it_recorded(tmp_path: Path) -> None:
     freeze(tmp_path / "next")
     answers = json.loads((tmp_path / "next" / "answers.json").read_bytes())
