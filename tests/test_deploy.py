@@ -21,7 +21,7 @@ from genrec_runtime import BundleCorrupt
 from genrec_runtime.cli_serve import serve
 from genrec_runtime.serve.app import Api
 from genrec_runtime.serve.metrics import Metrics
-from genrec_runtime.serve.server import LAST_WORDS
+from genrec_runtime.serve.server import LAST_HANDSHAKES, LAST_WORDS
 from genrec_runtime.serve.service import Service
 from genrec_runtime.serve.settings import Settings
 from kit import FILES, KIT, OPTIONS, PAGES, ROOT, read
@@ -113,8 +113,8 @@ def test_the_command_takes_every_option_from_the_environment(context: click.Cont
 
 
 def test_a_pod_is_given_longer_than_the_server_takes_to_end(settings: Settings) -> None:
-    takes = settings.linger + LAST_WORDS + settings.drain + 1  # the second that uvicorn is given beyond
-    assert POD["terminationGracePeriodSeconds"] >= 1.5 * takes
+    ends = LAST_HANDSHAKES + LAST_WORDS + settings.drain + 1  # the second that uvicorn is given beyond
+    assert POD["terminationGracePeriodSeconds"] >= 1.5 * (settings.linger + ends)
     assert settings.linger >= SERVER["readinessProbe"]["periodSeconds"]  # in place of a preStop hook
     assert settings.drain >= settings.timeout  # whoever was taken is waited for
 

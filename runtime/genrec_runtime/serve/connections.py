@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import resource
+import socket
+import struct
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +20,13 @@ from genrec_runtime.serve.app import SPARE
 MOST_HEAD = 1 << 16  # bytes of a request line and its headers
 SPARES = 64  # connections beyond the most that may be, for whoever asks after the service's health
 FILES = 256  # that a process may need open besides its connections
+SO_ATTACH_FILTER = 26  # of Linux; Python has no name for it
+NO_SYN = (  # a packet filter: instruction, places to go on if so and if not, its number
+    (0x30, 0, 0, 13),  # the flags of a TCP header
+    (0x45, 0, 1, 0x02),  # is SYN among them?
+    (0x06, 0, 0, 0),  # nothing of the packet is let through
+    (0x06, 0, 0, 0xFFFFFFFF),  # all
+)
 
 
 class Bounded(AutoHTTPProtocol):  # type: ignore[valid-type, misc]  # uvicorn chooses which of its two it is
@@ -111,6 +123,22 @@ class Patience:
         self._silent = silent
 
 
+def deafen(listener: socket.socket) -> None:
+    """Makes the kernel let nobody else in at a listening socket; who was let in can be accepted still.
+
+    Closing it alone would reset connections that the kernel had made and nobody had accepted. Whoever comes later tries again by
+    itself, within a second or so. Where the kernel has no such filter, nothing changes.
+    """
+    if sys.platform != "linux":
+        return
+    filters = b"".join(struct.pack("=HBBI", *instruction) for instruction in NO_SYN)
+    kept = ctypes.create_string_buffer(filters)
+    with contextlib.suppress(OSError):
+        listener.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(NO_SYN), ctypes.addressof(kept))
+        )
+
+
 def allow_files(connections: int) -> bool:
     """Raises this process's limit on open files, as far as it may, to what so many connections take.
 
@@ -125,6 +153,11 @@ def allow_files(connections: int) -> bool:
     return soft not in range(wanted)
 
 
+def is_new(connection: Any) -> bool:
+    """Whether a connection has brought no request yet."""
+    return connection.cycle is None
+
+
 def is_waiting(connection: Any) -> bool:
     """Whether no request of a connection is being answered."""
-    return connection.cycle is None or bool(connection.cycle.response_complete)
+    return is_new(connection) or bool(connection.cycle.response_complete)

@@ -20,13 +20,14 @@ from typing import Any
 import uvicorn
 
 from genrec_runtime.serve.app import build
-from genrec_runtime.serve.connections import Bounded, Patience, allow_files
+from genrec_runtime.serve.connections import Bounded, Patience, allow_files, deafen, is_new
 from genrec_runtime.serve.metrics import Metrics
 from genrec_runtime.serve.observed import AccessLog, JsonLines
 from genrec_runtime.serve.service import Service
 from genrec_runtime.serve.settings import Settings
 
-LAST_WORDS = 0.2  # seconds in which a connection that was let in last may still send its request
+LAST_HANDSHAKES = 0.2  # seconds in which a connection that was begun may still be made
+LAST_WORDS = 1.0  # seconds in which one that was made may still send its first request
 _log = logging.getLogger(__name__)
 
 
@@ -95,10 +96,9 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service, app: Any, log: AccessLog) -> None:
         settings, metrics = service.settings, service.metrics
-        self._make = functools.partial(Bounded, most=settings.max_connections)
         config = uvicorn.Config(
             app,
-            http=self._make,  # type: ignore[arg-type]  # what makes a protocol is enough
+            http=functools.partial(Bounded, most=settings.max_connections),  # type: ignore[arg-type]  # what makes a protocol is enough
             lifespan="off",
             ws="none",
             log_config=None,
@@ -157,28 +157,22 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         late = loop.call_later(self._settings.drain, self._service.give_up)
         try:
-            await self._take_last(sockets or [])
+            await self._hear_last(sockets or [])
             await super().shutdown(sockets)
         finally:
             late.cancel()
             self._access.flush()
 
-    async def _take_last(self, sockets: list[socket.socket]) -> None:
+    async def _hear_last(self, sockets: list[socket.socket]) -> None:
         """Stops listening without losing whom the kernel has let in already: uvicorn would close these unheard."""
-        waiting = [listener.dup() for listener in sockets]  # they listen on until closed
+        for listener in sockets:
+            deafen(listener)
+        await asyncio.sleep(LAST_HANDSHAKES)
         for server in self.servers:
             server.close()
-        await asyncio.sleep(0)
-        for listener in waiting:
-            listener.setblocking(False)
-            with listener, contextlib.suppress(BlockingIOError):
-                while True:
-                    connection, _ = listener.accept()
-                    await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-        await asyncio.sleep(min(LAST_WORDS, self._settings.drain))
-
-    def _protocol(self) -> Bounded:
-        return self._make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        end = time.monotonic() + min(LAST_WORDS, self._settings.drain)
+        while time.monotonic() < end and any(map(is_new, self.server_state.connections)):
+            await asyncio.sleep(LAST_WORDS / 50)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         if self._ending is not None:

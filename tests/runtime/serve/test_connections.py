@@ -12,7 +12,7 @@ import pytest
 
 from genrec_runtime.serve import connections
 from genrec_runtime.serve.app import HEALTH
-from genrec_runtime.serve.connections import Whole
+from genrec_runtime.serve.connections import Whole, deafen
 from serving import Client, Running, child_environment, running, until
 from tiny import Tiny
 
@@ -157,3 +157,28 @@ print(allow_files(1000), resource.getrlimit(resource.RLIMIT_NOFILE))
         [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True, timeout=60
     )
     assert done.stdout.splitlines() == ["True 0", "True 0", "False (1000, 1000)"], done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the filter is Linux's")
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_fault_101_who_was_let_in_is_accepted_and_who_comes_later_is_refused(family: int, host: str) -> None:
+    try:
+        listener = socket.create_server((host, 0), family=family)
+    except OSError as error:
+        pytest.skip(f"this machine has no {host}: {error}")
+    address = listener.getsockname()[:2]
+    with listener, socket.create_connection(address, timeout=10) as early:
+        deafen(listener)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(address, timeout=0.2)
+        listener.settimeout(10)
+        accepted, _ = listener.accept()
+        listener.settimeout(0)
+        with accepted:
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+            early.sendall(b"heard")
+            accepted.settimeout(10)
+            assert accepted.recv(5) == b"heard"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, timeout=10)
