@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import json
 import os
@@ -109,6 +110,7 @@ def running(bundle: Path, *, starts: bool = True, **options: Any) -> Iterator[Ru
         server.should_exit = True
         thread.join(60)
         service.close(10)
+        gc.unfreeze()  # this process lives on
     assert not thread.is_alive()
 
 

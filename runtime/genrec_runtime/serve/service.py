@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import threading
 import time
@@ -45,6 +46,7 @@ class Service:
         self.settings, self.metrics = settings, metrics
         self.state: State = "starting"
         self._reloader: Reloader | None = None
+        self._is_settled = False
         self._availability = None if settings.availability is None else AvailabilityFile(settings.availability)
         self._wake, self._end = threading.Event(), threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="genrec-watch", daemon=True)
@@ -183,7 +185,7 @@ class Service:
 
     def _watch(self) -> None:
         assert self._reloader is not None
-        looks: list[Callable[[], object]] = [self._reloader.reload]
+        looks: list[Callable[[], object]] = [self._settle, self._reloader.reload]
         if self._availability is not None:
             looks.append(functools.partial(self._follow_availability, self._availability, self._reloader))
         while not self._end.is_set():
@@ -197,9 +199,21 @@ class Service:
                 except Exception:
                     _log.exception("looking for changes failed")
 
+    def _settle(self) -> None:
+        """Spares the garbage collector what lives as long as the bundle: all threads wait while it looks through that.
+
+        It comes an interval after the bundle, when calls on the one before have ended and that can be collected.
+        """
+        if not self._is_settled:
+            self._is_settled = True
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+
     def _on_event(self, event: Event) -> None:
         self.metrics.reloads.labels(event.kind).inc()
         if event.kind == "swapped":
+            self._is_settled = False
             self.metrics.on_bundle(self.recommender)
             self._count_available(self.recommender)
             if self._availability is not None:
