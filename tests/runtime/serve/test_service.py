@@ -3,6 +3,7 @@
 import os
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -112,6 +113,17 @@ def test_fault_101_who_was_let_in_before_the_end_is_still_heard(tiny: Tiny, monk
             service.ask("GET", "/v2")
         early.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
         assert early.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel cannot be told")
+def test_fault_101_before_it_stops_listening_nobody_else_is_let_in(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LAST_HANDSHAKES", 2.0)
+    with running(tiny.path) as service:
+        service.server.should_exit = True
+        until(lambda: service.service.state == "ending")
+        time.sleep(0.2)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(("127.0.0.1", service.port), timeout=0.2)
 
 
 def test_an_error_that_nobody_foresaw_is_500_and_says_nothing_of_the_inside(
